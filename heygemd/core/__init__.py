@@ -1,0 +1,1 @@
+"""Nouns and decisions. No effects: stdlib, numpy and pydantic only."""

@@ -1,0 +1,1 @@
+"""Lip-sync engines, registered by name through entry points."""

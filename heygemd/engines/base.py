@@ -1,0 +1,169 @@
+"""The engine Protocol: what the pipeline asks of whatever makes a mouth move.
+
+Two passes. Pass 1: an `Analyser` sees every source frame once, small, in order, and returns arrays that are stored with
+the job. Then `drive` turns speech into motion for every *output* frame, again as arrays. Pass 2: a `Renderer` gets
+the region of one output frame's source picture and returns the picture to blend over it. A renderer is a pure function
+of (arrays, index, source_index, region): it keeps nothing from one frame to the next, so a split render equals
+the unsplit one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.core.clip import Box, Phone, VideoInfo
+from heygemd.core.errors import EngineUnavailableError
+from heygemd.core.options import Options
+
+SPEECH_RATE = 16000
+"""Samples a second of all speech given to engines."""
+
+Arrays = dict[str, NDArray[Any]]
+"""Stored as .npz without pickle: only numeric, bool and fixed-width string arrays."""
+
+
+@dataclass(frozen=True)
+class AnalysisFrame:
+    """One source frame for pass 1. `image`: (h, w, 3) uint8 BGR, scaled down; times `scale` gives source pixels."""
+
+    index: int
+    image: NDArray[np.uint8]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What is to be spoken. `samples`: (n,) float32 mono at 16 kHz in [-1, 1]. The output has `num_frames` at `fps`."""
+
+    samples: NDArray[np.float32]
+    num_frames: int
+    fps: Fraction
+    phones: tuple[Phone, ...] | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """The picture under `box` of source frame `source_index`, for output frame `index`.
+
+    `image`: (h, w, 3) float32 RGB, 0..255 (full range, non-linear, whatever the source's depth).
+    """
+
+    index: int
+    source_index: int
+    box: Box
+    image: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The new picture of a region. `image` as in Region, `mask`: (h, w) float32 0..1; where it is 0 nothing changes."""
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Result of pass 1. `summary` is JSON-ready and goes into the receipt (faces found, choices and their reasons)."""
+
+    arrays: Arrays
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether the engine can run here, and why or why not, in words for the user."""
+
+    ok: bool
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class MemoryQuery:
+    """What a memory estimate depends on. `width`, `height`: the source frame in pixels; `device`: "cpu" or "cuda"."""
+
+    device: str
+    precision: str
+    batch: int
+    width: int
+    height: int
+    variant: str = ""
+
+
+class Analyser(Protocol):
+    """Pass 1 over one clip. Frames come in order, each once."""
+
+    def update(self, frame: AnalysisFrame) -> None: ...
+
+    def finish(self) -> Analysis:
+        """Raises NoFaceError when the whole clip shows no face."""
+        ...
+
+
+class Renderer(Protocol):
+    """Pass 2. Not thread-safe; holds the model on its device until `close`."""
+
+    def box(self, index: int, source_index: int) -> Box | None:
+        """The region that output frame `index` needs, inside the frame, or None: the frame passes through unchanged."""
+        ...
+
+    def render(self, regions: Sequence[Region]) -> list[Patch]:
+        """One patch for each region, of the same height and width."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LipSyncEngine(Protocol):
+    """One way of making a mouth move. Constructed without arguments; construction and `memory_bytes` import no torch."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    needs_checkpoint: ClassVar[bool]
+
+    def availability(self, checkpoint: Path | None) -> Availability: ...
+
+    def memory_bytes(self, query: MemoryQuery) -> int:
+        """Predicted peak bytes on the device beyond a bare worker process, everything included."""
+        ...
+
+    def analyser(
+        self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path
+    ) -> Analyser:
+        """`own_speech`: the clip's own sound, 16 kHz mono from the time of frame 0, or None. `work`: a scratch folder."""
+        ...
+
+    def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
+        """Motion arrays, one row for each output frame where they depend on time."""
+        ...
+
+    def renderer(
+        self, analysis: Analysis, motion: Analysis, video: VideoInfo, options: Options, *,
+        device: str, precision: str, checkpoint: Path | None,
+    ) -> Renderer: ...
+
+
+def engine_names() -> list[str]:
+    """Names of all registered engines."""
+    return sorted({point.name for point in entry_points(group="heygemd.engines")})
+
+
+def load_engine(name: str) -> LipSyncEngine:
+    """The engine of that name, imported now. Raises EngineUnavailableError."""
+    for point in entry_points(group="heygemd.engines"):
+        if point.name == name:
+            engine: LipSyncEngine = point.load()()
+            return engine
+    known = ", ".join(engine_names()) or "none"
+    raise EngineUnavailableError(f"there is no engine named {name!r}; known: {known}")

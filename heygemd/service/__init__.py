@@ -1,0 +1,1 @@
+"""The daemon: dispatcher and main loop."""

@@ -1,0 +1,1 @@
+"""The share and the ledger: inbox, journal, outbox."""

@@ -1,0 +1,1 @@
+"""Turning one job into one video: pipeline, worker process, executor."""
