@@ -19,7 +19,9 @@ class Options(BaseModel):
     engine: Annotated[str, Field(description="auto, or the name of an engine", max_length=64)] = "auto"
     face: Annotated[
         str,
-        Field(description="which face speaks: largest, leftmost, rightmost, or a fixed box x0,y0,x1,y1 in source pixels"),
+        Field(
+            description="which face speaks: largest, leftmost, rightmost, or a fixed box x0,y0,x1,y1 in source pixels"
+        ),
     ] = "largest"
     extend: Annotated[
         Literal["pingpong", "loop", "freeze"], Field(description="what the picture does when the speech is longer")
@@ -43,7 +45,10 @@ class Options(BaseModel):
         str | None, Field(description="webhook that gets the receipt when the job ends", max_length=2000)
     ] = None
     language: Annotated[
-        str | None, Field(description="language of a text job, as espeak-ng names it (en-us, cmn)", pattern=r"^[A-Za-z0-9-]{1,40}$")
+        str | None,
+        Field(
+            description="language of a text job, as espeak-ng names it (en-us, cmn)", pattern=r"^[A-Za-z0-9-]{1,40}$"
+        ),
     ] = None
     voice: Annotated[
         str | None, Field(description="voice or variant of a text job", pattern=r"^[A-Za-z0-9+_-]{1,40}$")

@@ -149,8 +149,15 @@ class LipSyncEngine(Protocol):
         ...
 
     def renderer(
-        self, analysis: Analysis, motion: Analysis, video: VideoInfo, options: Options, *,
-        device: str, precision: str, checkpoint: Path | None,
+        self,
+        analysis: Analysis,
+        motion: Analysis,
+        video: VideoInfo,
+        options: Options,
+        *,
+        device: str,
+        precision: str,
+        checkpoint: Path | None,
     ) -> Renderer: ...
 
 
