@@ -109,7 +109,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class Phone:
-    """One phone of known timing, for text jobs. `symbol` is what the speech source calls it (espeak-ng: its mnemonic)."""
+    """One phone of known timing, for text jobs. `symbol`: the speech source's name for it (espeak-ng mnemonic)."""
 
     symbol: str
     start_seconds: float

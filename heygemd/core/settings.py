@@ -1,0 +1,126 @@
+"""The sections of the configuration. `heygemd.config` reads them from file, environment and command line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """One table of the TOML file. Unknown keys are errors: a typo must not pass for a setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InboxSettings(Section):
+    """When a dropped file counts as complete, and how the inbox is watched."""
+
+    scan_seconds: Annotated[
+        float, Field(gt=0, description="seconds between two full scans; events make one sooner")
+    ] = 5.0
+    settle_scans: Annotated[int, Field(ge=1, description="a file must look the same over this many scans")] = 2
+    settle_seconds: Annotated[float, Field(ge=0, description="and nobody may have written to it for this long")] = 5.0
+    partner_timeout_seconds: Annotated[
+        float,
+        Field(ge=0, description="a pair or manifest that still misses a file after this fails; 0 = waits forever"),
+    ] = 86400.0
+    watch: Annotated[
+        Literal["auto", "events", "polling"],
+        Field(description="auto: inotify on local disks, polling on network filesystems"),
+    ] = "auto"
+    ignore: Annotated[tuple[str, ...], Field(description="more globs to ignore, matched against the file's name")] = ()
+    max_manifest_bytes: Annotated[int, Field(ge=100)] = 1_000_000
+    max_pending_per_folder: Annotated[
+        int, Field(ge=1, description="jobs of one folder that may wait; more stay in the inbox until there is room")
+    ] = 10_000
+
+
+class LimitSettings(Section):
+    """What one job may ask of the machine. Beyond a limit the job fails with HG-1007."""
+
+    max_frame_pixels: Annotated[int, Field(ge=4096, description="width x height of a video or picture")] = 8192 * 8192
+    max_video_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    max_speech_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    max_file_bytes: Annotated[int, Field(ge=1000)] = 200 * 10**9
+    max_text_characters: Annotated[int, Field(ge=1)] = 100_000
+    max_batch_items: Annotated[int, Field(ge=1, description="results of one manifest")] = 500
+
+
+class SchedulerSettings(Section):
+    """Devices, memory and how jobs are cut and ordered."""
+
+    devices: Annotated[
+        tuple[str, ...],
+        Field(description='"auto": every GPU, or the CPU where there is none; else "cpu", "cuda:0", …'),
+    ] = ("auto",)
+    cpu_slots: Annotated[int, Field(ge=0, description="workers on the CPU at once; 0 = one for every two cores")] = 0
+    cpu_memory_mib: Annotated[int, Field(ge=0, description="RAM for renders; 0 = 80 % of what the machine offers")] = 0
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    segment_seconds: Annotated[float, Field(gt=0, description="longest segment")] = 30.0
+    max_segment_frames: Annotated[int, Field(ge=1)] = 3000
+    attempts: Annotated[int, Field(ge=1, description="how often a segment is tried before its job fails")] = 3
+    aging_seconds: Annotated[
+        float, Field(gt=0, description="a waiting job gains one priority step for each such time")
+    ] = 600.0
+    worker_idle_seconds: Annotated[
+        float, Field(ge=0, description="an idle worker ends after this and frees its memory")
+    ] = 300.0
+    heartbeat_timeout_seconds: Annotated[float, Field(gt=1)] = 120.0
+
+
+class MediaSettings(Section):
+    """How results are encoded."""
+
+    preset: Annotated[
+        Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"],
+        Field(description="x264/x265 preset"),
+    ] = "veryfast"
+    audio_bitrate_kbps: Annotated[int, Field(ge=32, le=512)] = 192
+
+
+class EngineSettings(Section):
+    """Which engine renders when a job says `auto`, and where checkpoints lie."""
+
+    default: Annotated[str, Field(description="auto: wav2lip when a verified checkpoint is there, else rewrite")] = (
+        "auto"
+    )
+    checkpoint_dir: Annotated[
+        str, Field(description="folder of the operator's checkpoints; empty = STATE/checkpoints")
+    ] = ""
+
+
+class RetentionSettings(Section):
+    """Clean-up of what the daemon made. 0 = no limit."""
+
+    outbox_days: Annotated[float, Field(ge=0)] = 0.0
+    failed_days: Annotated[float, Field(ge=0)] = 30.0
+    archive_days: Annotated[float, Field(ge=0)] = 7.0
+    outbox_max_bytes: Annotated[int, Field(ge=0)] = 0
+    failed_max_bytes: Annotated[int, Field(ge=0)] = 0
+    archive_max_bytes: Annotated[int, Field(ge=0)] = 0
+    min_free_bytes: Annotated[
+        int, Field(ge=0, description="when the share has less room, the oldest of archive, then failed goes first")
+    ] = 0
+    interval_seconds: Annotated[float, Field(gt=0)] = 3600.0
+
+
+class LogSettings(Section):
+    """Where log lines go and how they look."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Annotated[
+        Literal["auto", "json", "console"], Field(description="auto: readable on a terminal, JSON lines elsewhere")
+    ] = "auto"
+    file: Annotated[str, Field(description="also write JSON lines here, rotated at 20 MB, five kept; empty = no")] = ""
+
+
+class ServiceSettings(Section):
+    """The daemon's own behaviour."""
+
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="on SIGTERM, running segments may take this long to end")
+    ] = 20.0
+    status_seconds: Annotated[float, Field(gt=0, description="status files are rewritten at most this often")] = 1.0
+    min_free_state_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
+    min_free_share_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
