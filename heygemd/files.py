@@ -31,7 +31,7 @@ def temp_name(target: Path) -> Path:
 
 
 def fsync_directory(folder: Path) -> None:
-    """Make names in `folder` durable. Network filesystems may refuse (EINVAL, ENOTSUP): then nothing more can be done."""
+    """Make names in `folder` durable. Network filesystems may refuse: then nothing more can be done."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
