@@ -1,0 +1,105 @@
+"""Tracks to what the renderers take: scaled to 0…1 and sampled at the output's frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Floats, Tracks
+from heygemd.engines.rewrite.driver.sounds import CLOSED_OPENING
+
+LEAD_SECONDS = 0.04
+"""The mouth shapes a sound before it is heard."""
+
+CLOSURE_LEAD_SECONDS = 0.01
+"""Lips meet when the sound stops: closures hardly lead."""
+
+_FALL = np.linspace(0.9, 0.0, 10, dtype=np.float32)
+_TYPICAL_TOP = 0.60
+_TOP_PERCENTILE = 95
+_TOP_OPENING = 0.8
+_TRUSTED_ROWS = 300  # three seconds of speech; below that the typical range counts too
+
+
+@dataclass(frozen=True)
+class MouthMotion:
+    """How the mouth moves, one row for each output frame, float32 (num_frames,).
+
+    `opening`: 0 lips at rest or closed … 1 as wide as this speech opens them (its 95th percentile is 0.8).
+    `width`: -1 fully rounded (u, w) … 0 neutral … 1 fully spread (i).
+    `closure`: 1 lips pressed (p, b, m); `opening` is 0 there.
+    `teeth`: 0…1 how much teeth or tongue should show (s, f, i).
+    `activity`: 0 silence, the mouth rests … 1 speech.
+    `summary`: which driver, why, and its figures; JSON-ready.
+    """
+
+    fps: Fraction
+    opening: Floats
+    width: Floats
+    closure: Floats
+    teeth: Floats
+    activity: Floats
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def sampled(track: Floats, num_frames: int, fps: Fraction, shift_seconds: float) -> Floats:
+    """`track` (at TRACK_RATE) at the time of every frame plus `shift_seconds`; its ends are held."""
+    if not len(track):
+        return np.zeros(num_frames, np.float32)
+    # float64 times: at one hour float32 is off by a quarter of a millisecond
+    times = (np.arange(num_frames) * (fps.denominator / fps.numerator) + shift_seconds) * TRACK_RATE
+    values: Floats = np.interp(times, np.arange(len(track)), track).astype(np.float32)
+    return values
+
+
+def sampled_most(track: Floats, num_frames: int, fps: Fraction, shift_seconds: float) -> Floats:
+    """Like `sampled`, but the greatest value within half a frame, so that nothing brief falls between two frames."""
+    reach = max(0, int(TRACK_RATE * fps.denominator / fps.numerator / 2))
+    padded = np.pad(track, reach, mode="edge") if len(track) else track
+    if len(track):
+        track = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).max(axis=1).astype(np.float32)
+    return sampled(track, num_frames, fps, shift_seconds)
+
+
+def faded(track: Floats) -> Floats:
+    """`track` with a short fall to 0 after its end, for what is 0 beyond it."""
+    last = track[-1:] if len(track) else np.zeros(1, np.float32)
+    return np.concatenate([track, last * _FALL]).astype(np.float32)
+
+
+def scaled_opening(opening: NDArray[np.float32], activity: NDArray[np.float32]) -> tuple[Floats, float]:
+    """Standardised opening → 0…1, the lips' contact at 0 and the speech's 95th percentile at 0.8; and that percentile.
+
+    Short speech says little of its range: a typical one is mixed in.
+    """
+    spoken = opening[activity > 0.5]
+    trust = min(1.0, len(spoken) / _TRUSTED_ROWS)
+    measured = float(np.percentile(spoken, _TOP_PERCENTILE)) if len(spoken) else _TYPICAL_TOP
+    top = trust * measured + (1 - trust) * _TYPICAL_TOP
+    span = max(top - CLOSED_OPENING, 0.3)
+    return np.clip((opening - CLOSED_OPENING) / span * _TOP_OPENING, 0, 1).astype(np.float32), top
+
+
+def motion_of(
+    tracks: Tracks, num_frames: int, fps: Fraction, offset_seconds: float, summary: dict[str, Any]
+) -> MouthMotion:
+    """The motion of `tracks`. `offset_seconds` > 0 moves the mouth later. In silence everything fades to rest."""
+    lead = LEAD_SECONDS - offset_seconds
+    scaled, top = scaled_opening(tracks.opening, tracks.activity)
+    active = np.clip(sampled(faded(tracks.activity), num_frames, fps, lead), 0, 1)
+    closure = np.clip(sampled_most(tracks.closure, num_frames, fps, CLOSURE_LEAD_SECONDS - offset_seconds), 0, 1)
+    opening = sampled(scaled, num_frames, fps, lead) * active * (1 - closure)
+    return MouthMotion(
+        fps=fps,
+        opening=np.clip(opening, 0, 1),
+        width=np.clip(sampled(tracks.width, num_frames, fps, lead), -1, 1) * active,
+        closure=closure * active,
+        teeth=np.clip(sampled(tracks.teeth, num_frames, fps, lead), 0, 1) * active * (1 - closure),
+        activity=active,
+        summary=summary
+        | {"opening_top": round(top, 3), "active_share": round(float(active.mean()), 3) if num_frames else 0.0},
+    )
