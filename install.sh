@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# heygemd from a bare Debian or Ubuntu to a running program. Read docs/install.md, or: ./install.sh --help
+set -euo pipefail
+umask 022
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/lib/say.sh
+source "$HERE/scripts/lib/say.sh"
+# shellcheck source=scripts/lib/system.sh
+source "$HERE/scripts/lib/system.sh"
+# shellcheck source=scripts/lib/python.sh
+source "$HERE/scripts/lib/python.sh"
+
+readonly VENV=$HERE/.venv
+
+usage() {
+    cat <<'TEXT'
+Usage: ./install.sh [OPTIONS] COMMAND [ARGUMENTS]
+
+  demo [ARGUMENTS]   set everything up, then render a sample made on the spot (arguments go to `heygemd demo`)
+  test [ARGUMENTS]   set everything up, then run the tests (arguments go to pytest)
+  dev                set up .venv for work on the code
+
+Options:
+  --wheelhouse DIR   also take packages from the wheels in DIR
+  --offline          take packages from the wheelhouse and pip's find-links only, never from an index
+  --torch BUILD      auto (the default: cuda with an NVIDIA GPU, else cpu), cpu or cuda
+  --all              test: first the checks that CI runs too (ruff, mypy, import rules)
+  --dry-run          say what would be done, do nothing
+  -h, --help         this text
+
+Root installs missing system packages with apt-get; anyone else is told what to install.
+Everything can be run again: what is in place stays as it is.
+TEXT
+}
+
+parse_arguments() {
+    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no
+    PASSED=()
+    while (($# > 0)); do
+        case $1 in
+        --wheelhouse)
+            WHEELHOUSE=${2:?--wheelhouse needs a folder}
+            shift
+            ;;
+        --wheelhouse=*) WHEELHOUSE=${1#*=} ;;
+        --offline) OFFLINE=yes ;;
+        --torch)
+            TORCH=${2:?--torch needs auto, cpu or cuda}
+            shift
+            ;;
+        --torch=*) TORCH=${1#*=} ;;
+        --dry-run) DRY_RUN=yes ;;
+        --all) ALL_CHECKS=yes ;;
+        --)
+            shift
+            PASSED+=("$@")
+            break
+            ;;
+        -h | --help)
+            if [[ -n $COMMAND ]]; then PASSED+=("$1"); else
+                usage
+                exit 0
+            fi
+            ;;
+        *)
+            if [[ -n $COMMAND ]]; then
+                PASSED+=("$1")
+            elif [[ $1 == -* ]]; then
+                usage_error "no such option: $1"
+            else
+                COMMAND=$1
+            fi
+            ;;
+        esac
+        shift
+    done
+    case $TORCH in auto | cpu | cuda) ;; *) usage_error "--torch $TORCH: not auto, cpu or cuda" ;; esac
+}
+
+# set_up EXTRAS: system packages and the environment in the checkout, one installation at a time.
+set_up() {
+    local log=$VENV/install.log
+    choose_python
+    use_wheelhouse
+    exec {lock}<"$HERE"
+    flock --nonblock "$lock" || {
+        say "Another installation in this folder is running; waiting for it"
+        flock "$lock"
+    }
+    mkdir -p "$VENV"
+    : >"$log"
+    ensure_system_packages "$PYTHON" "$log"
+    ensure_environment "$VENV" "$1" "$log"
+    exec {lock}<&-
+}
+
+run_checks() {
+    local failed=()
+    cd "$HERE"
+    "$VENV/bin/ruff" check || failed+=("ruff check")
+    "$VENV/bin/ruff" format --check || failed+=("ruff format")
+    "$VENV/bin/mypy" || failed+=("mypy")
+    "$VENV/bin/lint-imports" --config .importlinter || failed+=("lint-imports")
+    if ((${#failed[@]} > 0)); then
+        warn "failed: ${failed[*]} (the tests run all the same; the exit code will tell)"
+        return 1
+    fi
+}
+
+run_tests() {
+    local workers checks_rc=0 tests_rc=0
+    if [[ $ALL_CHECKS == yes || -n ${CI:-} ]]; then run_checks || checks_rc=$?; fi
+    # A worker holds torch (half a gigabyte) and wants a core for itself: no more than four, one thread each.
+    workers=$(nproc)
+    if ((workers > 4)); then workers=4; fi
+    cd "$HERE"
+    # loadfile: a module's tests share the media that they make.
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV/bin/python" -m pytest -n "$workers" --dist loadfile "$@" || tests_rc=$?
+    if ((tests_rc == 0)); then tests_rc=$checks_rc; fi
+    return "$tests_rc"
+}
+
+main() {
+    parse_arguments "$@"
+    case $COMMAND in
+    demo)
+        set_up ""
+        if [[ $DRY_RUN == no ]]; then exec "$VENV/bin/heygemd" demo "${PASSED[@]}"; fi
+        ;;
+    test)
+        set_up dev
+        if [[ $DRY_RUN == no ]]; then run_tests "${PASSED[@]}"; fi
+        ;;
+    dev)
+        if ((${#PASSED[@]} > 0)); then usage_error "dev takes no arguments: ${PASSED[*]}"; fi
+        set_up dev
+        say "Ready: $VENV/bin/heygemd --help, or first: . .venv/bin/activate"
+        ;;
+    '') usage_error "which command?" ;;
+    *) usage_error "no such command: $COMMAND" ;;
+    esac
+}
+
+main "$@"
