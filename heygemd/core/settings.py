@@ -30,7 +30,7 @@ class InboxSettings(Section):
         Field(description="auto: inotify on local disks, polling on network filesystems"),
     ] = "auto"
     ignore: Annotated[tuple[str, ...], Field(description="more globs to ignore, matched against the file's name")] = ()
-    max_manifest_bytes: Annotated[int, Field(ge=100)] = 1_000_000
+    max_manifest_bytes: Annotated[int, Field(ge=100, description="a larger manifest is refused unread")] = 1_000_000
     max_pending_per_folder: Annotated[
         int, Field(ge=1, description="jobs of one folder that may wait; more stay in the inbox until there is room")
     ] = 10_000
@@ -40,10 +40,12 @@ class LimitSettings(Section):
     """What one job may ask of the machine. Beyond a limit the job fails with HG-1007."""
 
     max_frame_pixels: Annotated[int, Field(ge=4096, description="width x height of a video or picture")] = 8192 * 8192
-    max_video_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
-    max_speech_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
-    max_file_bytes: Annotated[int, Field(ge=1000)] = 200 * 10**9
-    max_text_characters: Annotated[int, Field(ge=1)] = 100_000
+    max_video_seconds: Annotated[float, Field(gt=0, description="longest video")] = 6 * 3600.0
+    max_speech_seconds: Annotated[float, Field(gt=0, description="longest recording, so also longest result")] = (
+        6 * 3600.0
+    )
+    max_file_bytes: Annotated[int, Field(ge=1000, description="largest single input")] = 200 * 10**9
+    max_text_characters: Annotated[int, Field(ge=1, description="longest text of a text job")] = 100_000
     max_batch_items: Annotated[int, Field(ge=1, description="results of one manifest")] = 500
 
 
@@ -56,9 +58,11 @@ class SchedulerSettings(Section):
     ] = ("auto",)
     cpu_slots: Annotated[int, Field(ge=0, description="workers on the CPU at once; 0 = one for every two cores")] = 0
     cpu_memory_mib: Annotated[int, Field(ge=0, description="RAM for renders; 0 = 80 % of what the machine offers")] = 0
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_fraction: Annotated[
+        float, Field(gt=0, le=1, description="share of a GPU's memory that renders may reserve")
+    ] = 0.9
     segment_seconds: Annotated[float, Field(gt=0, description="longest segment")] = 30.0
-    max_segment_frames: Annotated[int, Field(ge=1)] = 3000
+    max_segment_frames: Annotated[int, Field(ge=1, description="and the longest in frames")] = 3000
     attempts: Annotated[int, Field(ge=1, description="how often a segment is tried before its job fails")] = 3
     aging_seconds: Annotated[
         float, Field(gt=0, description="a waiting job gains one priority step for each such time")
@@ -66,7 +70,9 @@ class SchedulerSettings(Section):
     worker_idle_seconds: Annotated[
         float, Field(ge=0, description="an idle worker ends after this and frees its memory")
     ] = 300.0
-    heartbeat_timeout_seconds: Annotated[float, Field(gt=1)] = 120.0
+    heartbeat_timeout_seconds: Annotated[
+        float, Field(gt=1, description="a worker that says nothing for this long is killed and its segment tried again")
+    ] = 120.0
 
 
 class MediaSettings(Section):
@@ -76,7 +82,7 @@ class MediaSettings(Section):
         Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"],
         Field(description="x264/x265 preset"),
     ] = "veryfast"
-    audio_bitrate_kbps: Annotated[int, Field(ge=32, le=512)] = 192
+    audio_bitrate_kbps: Annotated[int, Field(ge=32, le=512, description="AAC, kilobits a second")] = 192
 
 
 class EngineSettings(Section):
@@ -93,22 +99,30 @@ class EngineSettings(Section):
 class RetentionSettings(Section):
     """Clean-up of what the daemon made. 0 = no limit."""
 
-    outbox_days: Annotated[float, Field(ge=0)] = 0.0
-    failed_days: Annotated[float, Field(ge=0)] = 30.0
-    archive_days: Annotated[float, Field(ge=0)] = 7.0
-    outbox_max_bytes: Annotated[int, Field(ge=0)] = 0
-    failed_max_bytes: Annotated[int, Field(ge=0)] = 0
-    archive_max_bytes: Annotated[int, Field(ge=0)] = 0
+    outbox_days: Annotated[float, Field(ge=0, description="results: kept this many days")] = 0.0
+    failed_days: Annotated[float, Field(ge=0, description="failed jobs and their inputs: kept this many days")] = 30.0
+    archive_days: Annotated[float, Field(ge=0, description="inputs of finished jobs: kept this many days")] = 7.0
+    outbox_max_bytes: Annotated[
+        int, Field(ge=0, description="results: the oldest go when all are larger than this")
+    ] = 0
+    failed_max_bytes: Annotated[
+        int, Field(ge=0, description="failed jobs and their inputs: the oldest go when all are larger than this")
+    ] = 0
+    archive_max_bytes: Annotated[
+        int, Field(ge=0, description="inputs of finished jobs: the oldest go when all are larger than this")
+    ] = 0
     min_free_bytes: Annotated[
         int, Field(ge=0, description="when the share has less room, the oldest of archive, then failed goes first")
     ] = 0
-    interval_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    interval_seconds: Annotated[float, Field(gt=0, description="seconds between two clean-ups")] = 3600.0
 
 
 class LogSettings(Section):
     """Where log lines go and how they look."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="the least important lines that are written")
+    ] = "info"
     format: Annotated[
         Literal["auto", "json", "console"], Field(description="auto: readable on a terminal, JSON lines elsewhere")
     ] = "auto"
