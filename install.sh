@@ -34,19 +34,25 @@ Everything can be run again: what is in place stays as it is.
 TEXT
 }
 
+needs_value() {
+    if (($# < 2)); then usage_error "$1 needs a value"; fi
+}
+
 parse_arguments() {
     COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no
     PASSED=()
     while (($# > 0)); do
         case $1 in
         --wheelhouse)
-            WHEELHOUSE=${2:?--wheelhouse needs a folder}
+            needs_value "$@"
+            WHEELHOUSE=$2
             shift
             ;;
         --wheelhouse=*) WHEELHOUSE=${1#*=} ;;
         --offline) OFFLINE=yes ;;
         --torch)
-            TORCH=${2:?--torch needs auto, cpu or cuda}
+            needs_value "$@"
+            TORCH=$2
             shift
             ;;
         --torch=*) TORCH=${1#*=} ;;
@@ -83,6 +89,11 @@ set_up() {
     local log=$VENV/install.log
     choose_python
     use_wheelhouse
+    if [[ $DRY_RUN == yes ]]; then
+        ensure_system_packages "$PYTHON" /dev/null
+        ensure_environment "$VENV" "$1" /dev/null
+        return 0
+    fi
     exec {lock}<"$HERE"
     flock --nonblock "$lock" || {
         say "Another installation in this folder is running; waiting for it"
@@ -135,7 +146,7 @@ main() {
     dev)
         if ((${#PASSED[@]} > 0)); then usage_error "dev takes no arguments: ${PASSED[*]}"; fi
         set_up dev
-        say "Ready: $VENV/bin/heygemd --help, or first: . .venv/bin/activate"
+        if [[ $DRY_RUN == no ]]; then say "Ready: $VENV/bin/heygemd --help, or first: . .venv/bin/activate"; fi
         ;;
     '') usage_error "which command?" ;;
     *) usage_error "no such command: $COMMAND" ;;

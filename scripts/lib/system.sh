@@ -19,7 +19,8 @@ has_capability() {
     case $kind in
     command) command -v "$name" >/dev/null 2>&1 ;;
     library)
-        if PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qF "$name "; then return 0; fi
+        # Not `ldconfig -p | grep -q`: grep leaves at the first match, and pipefail takes ldconfig's SIGPIPE for a no.
+        if [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *"$name "* ]]; then return 0; fi
         for directory in ${LD_LIBRARY_PATH:+${LD_LIBRARY_PATH//:/ }} /usr/lib /usr/lib64 /usr/local/lib; do
             if [[ -e $directory/$name ]]; then return 0; fi
         done
@@ -91,5 +92,5 @@ ensure_system_packages() {
 
 has_nvidia_gpu() {
     if compgen -G '/proc/driver/nvidia/gpus/*' >/dev/null; then return 0; fi
-    command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q '^GPU '
+    command -v nvidia-smi >/dev/null 2>&1 && [[ $(nvidia-smi -L 2>/dev/null) == "GPU "* ]]
 }
