@@ -1,0 +1,337 @@
+"""The ledger: which jobs there are, how far each is, which files of the inbox are claimed. SQLite on a local disk.
+
+One writer: the daemon's main loop. Readers (`heygemd status`, `why`) open it read-only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heygemd.core.errors import ConfigError, DiskFullError, HeygemdError
+from heygemd.core.job import Job, JobState
+from heygemd.failpoints import failpoint
+from heygemd.files import explain
+from heygemd.spool.drops import ClaimKey, claim_key
+from heygemd.spool.mounts import fs_type, is_network
+from heygemd.spool.names import fold
+
+SCHEMA = 1
+
+_TABLES = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    folded TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    created REAL NOT NULL,
+    ended REAL,
+    claim TEXT NOT NULL,
+    held INTEGER NOT NULL DEFAULT 1,
+    job TEXT NOT NULL
+) STRICT;
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE UNIQUE INDEX jobs_by_claim ON jobs (claim) WHERE held = 1;
+CREATE TABLE claims (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    PRIMARY KEY (job_id, path)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE segments (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    item TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    plan TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    done TEXT,
+    PRIMARY KEY (job_id, item, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """One planned segment of an item. `plan` and `done`: JSON objects of the planner and of the worker."""
+
+    item: str
+    number: int
+    plan: dict[str, Any]
+    attempts: int
+    done: dict[str, Any] | None
+
+
+class Journal:
+    """All methods raise DiskFullError when the state disk is full, HeygemdError when the file cannot be used."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Open, and make the tables when new. Raises ConfigError on a network filesystem or for a newer schema."""
+        self.path = path
+        self._where = f"journal {path}"
+        with self._explained():
+            self._db = _open_readonly(path) if readonly else _open(path)
+            self._db.row_factory = sqlite3.Row
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and not readonly:
+                self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            elif version != SCHEMA:
+                self._db.close()
+                raise ConfigError(
+                    f"{path}: schema {version}, this heygemd knows {SCHEMA}", remedy="Use the heygemd that made it."
+                )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # jobs
+
+    def add(self, job: Job) -> bool:
+        """Claim a drop. False, and nothing changed, when the very same files are claimed by a job already."""
+        claims = [claim_key(file) for file in job.inputs]
+        claim = _claim_text(claims)
+        with self._transaction("journal.add", "journal.added") as db:
+            if db.execute("SELECT 1 FROM jobs WHERE claim = ? AND held = 1", (claim,)).fetchone():
+                return False
+            times = (job.created_seconds, job.ended_seconds)
+            db.execute(
+                "INSERT INTO jobs (id, name, folded, state, created, ended, claim, job) VALUES (?,?,?,?,?,?,?,?)",
+                (job.id, job.name, fold(job.name), job.state, *times, claim, job.to_json()),
+            )
+            db.executemany("INSERT INTO claims VALUES (?, ?, ?, ?)", [(job.id, *key) for key in claims])
+        return True
+
+    def update(self, job: Job) -> None:
+        """Store the job's new value. Its name, items and inputs never change."""
+        with self._transaction("journal.update", "journal.updated") as db:
+            done = db.execute(
+                "UPDATE jobs SET state = ?, ended = ?, job = ? WHERE id = ?",
+                (job.state, job.ended_seconds, job.to_json(), job.id),
+            )
+            if done.rowcount != 1:
+                raise HeygemdError(f"{self._where}: no job {job.id}")
+
+    def get(self, id_or_name: str) -> Job | None:
+        """A job by its id, or by its name without regard to case."""
+        with self._explained():
+            row = self._db.execute(
+                "SELECT job FROM jobs WHERE id = ? OR folded = ? ORDER BY id = ? DESC",
+                (id_or_name, fold(id_or_name), id_or_name),
+            ).fetchone()
+        return Job.from_json(row["job"]) if row else None
+
+    def jobs(self, states: Collection[JobState] | None = None, limit: int | None = None) -> tuple[Job, ...]:
+        """Jobs in the order of their claim; with `limit`, the newest of them."""
+        query, values = "SELECT job FROM jobs", list[Any]()
+        if states is not None:
+            query += f" WHERE state IN ({','.join('?' * len(states))})"
+            values += states
+        query += " ORDER BY created DESC, rowid DESC"
+        if limit is not None:
+            query += " LIMIT ?"
+            values.append(limit)
+        with self._explained():
+            rows = self._db.execute(query, values).fetchall()
+        return tuple(Job.from_json(row["job"]) for row in reversed(rows))
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs stand in each state; states without one are 0."""
+        with self._explained():
+            rows = self._db.execute("SELECT state, count(*) AS n FROM jobs GROUP BY state").fetchall()
+        found = {JobState(row["state"]): int(row["n"]) for row in rows}
+        return {state: found.get(state, 0) for state in JobState}
+
+    def names(self) -> frozenset[str]:
+        """The folded names of all jobs, for `unique_name`."""
+        with self._explained():
+            return frozenset(row["folded"] for row in self._db.execute("SELECT folded FROM jobs"))
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job, its claims and segments."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    def forget(self, before_seconds: float) -> tuple[str, ...]:
+        """Forget final jobs that ended before and hold no files; their names."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "DELETE FROM jobs WHERE held = 0 AND ended < ? AND state IN (?, ?, ?) RETURNING name",
+                (before_seconds, JobState.DONE, JobState.FAILED, JobState.CANCELLED),
+            ).fetchall()
+        return tuple(row["name"] for row in rows)
+
+    # claims
+
+    def claimed_identities(self) -> frozenset[ClaimKey]:
+        """What `Inbox.scan` takes as `claimed`: the files of jobs that are unfinished or could not be moved away."""
+        with self._explained():
+            return frozenset((r["path"], r["size"], r["mtime_ns"]) for r in self._db.execute("SELECT * FROM claims"))
+
+    def still_needed(self, job_id: str) -> frozenset[ClaimKey]:
+        """Files that other jobs hold: `archive` and `reject` leave them where they are."""
+        with self._explained():
+            rows = self._db.execute("SELECT * FROM claims WHERE job_id != ?", (job_id,))
+            return frozenset((r["path"], r["size"], r["mtime_ns"]) for r in rows)
+
+    def release(self, job_id: str, except_paths: Collection[str] = ()) -> None:
+        """Let a job's files go: the next scan may see them as new. After they were moved away, or it was dropped."""
+        with self._transaction("journal.release") as db:
+            kept = [(job_id, path) for path in except_paths]
+            rows = db.execute("SELECT path FROM claims WHERE job_id = ?", (job_id,)).fetchall()
+            gone = {row["path"] for row in rows} - set(except_paths)
+            db.executemany("DELETE FROM claims WHERE job_id = ? AND path = ?", [(job_id, path) for path in gone])
+            db.execute("UPDATE jobs SET held = ? WHERE id = ?", (int(bool(kept)), job_id))
+
+    # segments
+
+    def set_plan(self, job_id: str, item: str, segments: Sequence[Mapping[str, Any]]) -> None:
+        """Store an item's segments, numbered from 0. The same plan again keeps what is done; another starts anew."""
+        plans = [_dump(segment) for segment in segments]
+        with self._transaction("journal.plan") as db:
+            rows = db.execute(
+                "SELECT plan FROM segments WHERE job_id = ? AND item = ? ORDER BY number", (job_id, item)
+            ).fetchall()
+            if [row["plan"] for row in rows] == plans:
+                return
+            db.execute("DELETE FROM segments WHERE job_id = ? AND item = ?", (job_id, item))
+            db.executemany(
+                "INSERT INTO segments (job_id, item, number, plan) VALUES (?, ?, ?, ?)",
+                [(job_id, item, number, plan) for number, plan in enumerate(plans)],
+            )
+
+    def segments(self, job_id: str, item: str | None = None) -> tuple[SegmentRow, ...]:
+        """Planned segments of one item, or of all items, by item and number."""
+        query, values = "SELECT * FROM segments WHERE job_id = ?", [job_id]
+        if item is not None:
+            query += " AND item = ?"
+            values.append(item)
+        with self._explained():
+            rows = self._db.execute(query + " ORDER BY item, number", values).fetchall()
+        return tuple(
+            SegmentRow(
+                row["item"],
+                row["number"],
+                json.loads(row["plan"]),
+                row["attempts"],
+                None if row["done"] is None else json.loads(row["done"]),
+            )
+            for row in rows
+        )
+
+    def segment_done(self, job_id: str, item: str, number: int, info: Mapping[str, Any]) -> None:
+        """Record a finished, durable segment. Raises HeygemdError when it was never planned."""
+        self._one_segment("done = ?", (_dump(info),), (job_id, item, number), "journal.segment")
+
+    def segment_undone(self, job_id: str, item: str, number: int) -> None:
+        """The segment's file turned out to be missing or broken."""
+        self._one_segment("done = NULL", (), (job_id, item, number))
+
+    def count_attempt(self, job_id: str, item: str, number: int) -> int:
+        """Count a try before it starts; how many there are now."""
+        self._one_segment("attempts = attempts + 1", (), (job_id, item, number))
+        with self._explained():
+            row = self._db.execute(
+                "SELECT attempts FROM segments WHERE job_id = ? AND item = ? AND number = ?", (job_id, item, number)
+            ).fetchone()
+        return int(row["attempts"])
+
+    def clear_segments(self, job_id: str) -> None:
+        """Forget a job's plans, when its inputs changed or it starts from the beginning."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM segments WHERE job_id = ?", (job_id,))
+
+    def _one_segment(
+        self, change: str, values: Iterable[Any], key: tuple[str, str, int], point: str | None = None
+    ) -> None:
+        with self._transaction(point) as db:
+            query = f"UPDATE segments SET {change} WHERE job_id = ? AND item = ? AND number = ?"  # noqa: S608 - constants
+            if db.execute(query, (*values, *key)).rowcount != 1:
+                raise HeygemdError(f"{self._where}: no segment {key[2]} of {key[1]} in job {key[0]}")
+
+    # settings
+
+    def setting(self, key: str) -> Any:
+        """A value that outlives the daemon (`paused`, …); None where it was never set."""
+        with self._explained():
+            row = self._db.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        return json.loads(row["value"]) if row else None
+
+    def set_setting(self, key: str, value: Any) -> None:
+        """None removes it."""
+        with self._transaction() as db:
+            if value is None:
+                db.execute("DELETE FROM settings WHERE key = ?", (key,))
+            else:
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, _dump(value)))
+
+    @contextlib.contextmanager
+    def _transaction(self, before: str | None = None, after: str | None = None) -> Iterator[sqlite3.Connection]:
+        """`before`, `after`: failpoints on the two sides of the commit."""
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                if before:
+                    failpoint(before)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk may have rolled back already
+                    self._db.execute("ROLLBACK")
+                raise
+            if after:
+                failpoint(after)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise DiskFullError(f"{self._where}: {error}") from error
+            raise HeygemdError(f"{self._where}: {error}") from error
+        except OSError as error:
+            raise explain(error, self._where) from error
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _claim_text(claims: Iterable[ClaimKey]) -> str:
+    """One text for a set of files, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(set(claims))).encode()).hexdigest()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    kind = fs_type(path.parent)
+    if is_network(kind):
+        raise ConfigError(
+            f"{path.parent} is on a network filesystem ({kind}); SQLite loses data there",
+            remedy="Give the daemon a state folder on a local disk (--state DIR).",
+        )
+    db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        db.execute(f"PRAGMA {pragma}")
+    return db
+
+
+def _open_readonly(path: Path) -> sqlite3.Connection:
+    """Raises ConfigError where no daemon ever ran. Without a WAL beside it, the file is read as it lies."""
+    if not path.exists():
+        raise ConfigError(f"{path}: no journal there; no daemon has run with this state folder yet")
+    immutable = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+    uri = path.absolute().as_uri()
+    return sqlite3.connect(f"{uri}?mode=ro{immutable}", uri=True, isolation_level=None, timeout=10.0)

@@ -1,0 +1,49 @@
+"""status/<job>.json on the share: what a user opens to see how far a job is. It informs; nothing depends on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from heygemd.core.job import Job
+from heygemd.failpoints import failpoint
+from heygemd.files import explained, open_regular, write_json
+from heygemd.spool.layout import Layout
+from heygemd.spool.names import fold
+
+_MAX_BYTES = 1_000_000
+
+
+def write_status(layout: Layout, job: Job, view: dict[str, Any]) -> None:
+    """Replace the job's status file by `view` at once; `job`, `job_id` and `state` are added. Not fsynced."""
+    with explained(f"status of {job.name}"):
+        failpoint("status.write")
+        data = {"job": job.name, "job_id": job.id, "state": job.state, **view}
+        write_json(layout.status / f"{job.name}.json", data, durable=False)
+
+
+def remove_status(layout: Layout, name: str) -> None:
+    """Remove the status file of a job. Missing is fine."""
+    with explained(f"status of {name}"):
+        (layout.status / f"{name}.json").unlink(missing_ok=True)
+
+
+def prune_status(layout: Layout, keep: Collection[str]) -> tuple[str, ...]:
+    """Remove status files of jobs not in `keep` (names); the names removed. Files that are not ours stay."""
+    kept = {fold(name) for name in keep}
+    removed = []
+    with explained("status folder"):
+        for path in tuple(layout.status.iterdir()):
+            name, dot, suffix = path.name.rpartition(".")
+            if not dot or suffix != "json" or fold(name) in kept or name.startswith("."):
+                continue
+            try:
+                with open_regular(path) as file:
+                    tree = json.loads(file.read(_MAX_BYTES))
+            except ValueError:
+                continue
+            if isinstance(tree, dict) and tree.get("job") == name and "job_id" in tree:
+                path.unlink(missing_ok=True)
+                removed.append(name)
+    return tuple(removed)
