@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -52,7 +53,7 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Segments in order, and the smallest need that some device meets. `predicted_bytes` is for one segment at a time."""
+    """Segments in order, and what each needs while it renders."""
 
     segments: tuple[Segment, ...]
     batch: int
@@ -78,7 +79,7 @@ def cut(request: PlanRequest) -> tuple[Segment, ...]:
     borders = [round(i * request.num_frames / count) for i in range(count + 1)]
     if request.cut_cost is not None and count > 1:
         borders = _settle(borders, cap, request.cut_cost)
-    return tuple(Segment(i, a, b) for i, (a, b) in enumerate(zip(borders, borders[1:], strict=False)))
+    return tuple(Segment(i, a, b) for i, (a, b) in enumerate(itertools.pairwise(borders)))
 
 
 def _settle(borders: list[int], cap: int, cost: NDArray[np.float32]) -> list[int]:

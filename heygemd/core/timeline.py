@@ -16,24 +16,7 @@ def num_output_frames(speech_seconds: Fraction | float, fps: Fraction) -> int:
     return max(1, round(Fraction(speech_seconds) * fps))
 
 
-def constant_rate(pts: NDArray[np.int64], time_base: Fraction, fps: Fraction) -> NDArray[np.int32]:
-    """Source frame for each tick of a constant-rate clock that starts at the first frame.
-
-    A frame belongs to the tick nearest to its time stamp and stays until the next one comes; where two share a tick,
-    the later wins (as ffmpeg's fps filter does). So jitter in the stamps of a constant-rate clip changes nothing.
-    The last frame gets the usual distance as its duration. `pts`: (n,) increasing, n >= 1.
-    """
-    if len(pts) == 1:
-        return np.zeros(1, np.int32)
-    rate = Fraction(fps) * Fraction(time_base)
-    relative = (pts - pts[0]).astype(object)
-    slots = np.array([int((p * rate.numerator * 2 + rate.denominator) // (2 * rate.denominator)) for p in relative])
-    usual = max(1, round(float(np.median(np.diff(pts))) * float(rate)))
-    ticks = np.arange(int(slots[-1]) + usual)
-    return (np.searchsorted(slots, ticks, side="right") - 1).clip(0).astype(np.int32)
-
-
-def extend(base: NDArray[np.int32], num_frames: int, how: Extend) -> NDArray[np.int32]:
+def extend(base: NDArray[np.int64], num_frames: int, how: Extend) -> NDArray[np.int64]:
     """`base` made `num_frames` long: cut, or continued back and forth, from the start, or with the last frame."""
     n = len(base)
     if num_frames <= n:

@@ -1,0 +1,291 @@
+"""The heart of the daemon: jobs in, tasks out. One thread; whatever may block runs on the pool or in a worker.
+
+`step` is listen → advance → schedule, and may be called as often as one likes. Everything it knows can be rebuilt
+from the journal and the work folders, so a restart repeats only what was not finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, ShareAwayError
+from heygemd.core.job import Job, JobState
+from heygemd.core.placement import Device
+from heygemd.core.retry import decide
+from heygemd.files import remove_tree
+from heygemd.service import views
+from heygemd.service.active import ActiveJob
+from heygemd.service.door import Door, InputGoneError
+from heygemd.service.pool import Answer, Board, SharePool
+from heygemd.service.runner import Ledgerbook, LogEvent, TaskRunner
+from heygemd.service.tasks import TaskSettings
+from heygemd.work.executor import Executor
+
+_POLL_SECONDS = 0.2
+_PAUSE_SECONDS = 5.0
+
+
+class Dispatcher:
+    """See the module. Not thread-safe: its owner's loop is the only caller."""
+
+    def __init__(
+        self,
+        *,
+        journal: Ledgerbook,
+        executor: Executor,
+        door: Door,
+        devices: Sequence[Device],
+        host: Device,
+        settings: TaskSettings,
+        work: Path,
+        log: LogEvent,
+        clock: Callable[[], float] = time.time,
+        status_seconds: float = 1.0,
+    ) -> None:
+        self._journal = journal
+        self._door = door
+        self._work = work
+        self._log = log
+        self._clock = clock
+        self._status_seconds = status_seconds
+        self._runner = TaskRunner(
+            journal=journal,
+            executor=executor,
+            devices=devices,
+            host=host,
+            settings=settings,
+            log=log,
+            clock=clock,
+            pause=lambda reason, seconds: self.pause(reason, for_seconds=seconds),
+        )
+        self._queued: dict[str, Job] = {}
+        self._active: dict[str, ActiveJob] = {}
+        self._pool: SharePool[ActiveJob] = SharePool()
+        self._board = Board(door.show)
+        self._shown_queue_seconds = 0.0
+        self._resume_at_seconds = 0.0
+        self.paused_reason: str | None = None
+        self.draining = False
+        self.ended: list[Job] = []  # jobs that are over; the caller takes them
+
+    # ---- what the caller may ask ----
+
+    @property
+    def settings(self) -> TaskSettings:
+        return self._runner.settings
+
+    @settings.setter
+    def settings(self, value: TaskSettings) -> None:
+        self._runner.settings = value
+
+    def submit(self, job: Job) -> None:
+        """A job of the journal that is not over. The journal holds it already."""
+        self._queued[job.id] = job
+
+    def cancel(self, job_id: str) -> bool:
+        """End a job; its inputs go to failed/. False when it is not here."""
+        if job_id in self._queued:
+            self._activate(self._queued.pop(job_id))
+        active = self._active.get(job_id)
+        if active is None:
+            return False
+        active.cancelled = True
+        self._runner.cancel(active)
+        return True
+
+    def pause(self, reason: str, *, for_seconds: float | None = None) -> None:
+        """Start nothing new. With `for_seconds` it goes on by itself to see whether the cause has gone."""
+        if self.paused_reason != reason:
+            self._log("queue.paused", reason=reason)
+        self.paused_reason = reason
+        self._resume_at_seconds = float("inf") if for_seconds is None else self._clock() + for_seconds
+
+    def resume(self) -> None:
+        if self.paused_reason is not None:
+            self._log("queue.resumed", reason=self.paused_reason)
+            self.paused_reason = None
+
+    @property
+    def idle(self) -> bool:
+        return not self._queued and not self._active
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"queued": len(self._queued), "active": len(self._active), "tasks": self._runner.num_running}
+
+    def views(self) -> dict[str, dict[str, Any]]:
+        """Job name → what its status file says."""
+        now = self._clock()
+        queued = {
+            job.name: views.queued(job, position, self.paused_reason, now)
+            for position, job in enumerate(self._order(now), start=1)
+        }
+        return queued | {a.job.name: views.active(a, self.paused_reason, now) for a in self._active.values()}
+
+    def close(self) -> None:
+        """End workers and threads. Nothing is lost: what was not finished starts again from its last segment."""
+        self._runner.close()
+        self._pool.close()
+        self._board.close()
+
+    # ---- one round ----
+
+    def step(self, timeout_seconds: float = _POLL_SECONDS) -> None:
+        self._runner.poll(timeout_seconds)
+        for answer in self._pool.collect():
+            self._answered(answer)
+        now = self._clock()
+        if self.paused_reason is not None and now >= self._resume_at_seconds:
+            self.resume()
+        for active in list(self._active.values()):
+            self._advance(active, now)
+        if self.paused_reason is None and not self.draining:
+            self._admit(now)
+            self._runner.start(self._active.values(), now)
+        self._show(now)
+
+    def _order(self, now: float) -> list[Job]:
+        """Waiting jobs, the next one first: priority with age, then the folder that holds least, then age."""
+        held: dict[str, int] = {}
+        for active in self._active.values():
+            held[active.job.folder] = held.get(active.job.folder, 0) + 1
+        aging = self.settings.scheduler.aging_seconds
+
+        def rank(job: Job) -> tuple[int, int, float, str]:
+            step = job.priority + int(max(0.0, now - job.created_seconds) / aging)
+            return (-step, held.get(job.folder, 0), job.created_seconds, job.id)
+
+        return sorted(self._queued.values(), key=rank)
+
+    def _admit(self, now: float) -> None:
+        """Let in as many jobs as keep the slots busy, and one more whose inputs are copied meanwhile."""
+        room = self._runner.num_slots + 1 - len(self._active)
+        if room > 0 and self._queued:
+            for job in self._order(now)[:room]:
+                del self._queued[job.id]
+                self._activate(job)
+
+    def _activate(self, job: Job) -> None:
+        if job.started_seconds is None:
+            job = job.evolve(started_seconds=self._clock())
+        self._active[job.id] = ActiveJob.of(job, self._work / job.id)
+
+    def _advance(self, active: ActiveJob, now: float) -> None:
+        if active.busy or now < active.not_before_seconds:
+            return
+        if active.cancelled:
+            if self._runner.works_on(active):
+                return
+            for item in active.items:
+                item.error = item.error or CancelledError("cancelled")
+        elif any(item.staged is None and not item.over for item in active.items):
+            if self.paused_reason is None and not self.draining:
+                self._set_state(active, JobState.STAGING)
+                self._in_pool("stage", active, lambda: self._door.stage(active.job))
+            return
+        for item in active.items:
+            if not item.over and item.plan is None and item.folder.is_prepared:
+                self._runner.plan(active, item)
+        if all(item.over for item in active.items):
+            if not self._runner.works_on(active):
+                self._deliver(active, now)
+        else:
+            self._set_state(active, active.state_now())
+
+    def _deliver(self, active: ActiveJob, now: float) -> None:
+        self._set_state(active, JobState.PUBLISHING)
+        outcomes = [views.outcome(item) for item in active.items]
+        receipt = views.job_receipt(active.job, outcomes, now)
+        self._in_pool("deliver", active, lambda: self._door.deliver(active.job, outcomes, receipt))
+
+    def _in_pool(self, kind: Any, active: ActiveJob, work: Callable[[], Any]) -> None:
+        active.busy = True
+        self._pool.start(kind, active, work)
+
+    def _answered(self, answer: Answer[ActiveJob]) -> None:
+        active = answer.owner
+        active.busy = False
+        if answer.error is not None:
+            self._pool_failed(answer.kind, active, answer.error)
+        elif answer.kind == "deliver":
+            self._over(active, str(answer.value))
+        else:
+            active.attempts = 0
+            for item, copy in zip(active.items, answer.value, strict=True):
+                item.staged = copy
+            self._log("job.staged", **active.job.log_context(), num_bytes=sum(f.size for f in active.job.inputs))
+
+    def _pool_failed(self, kind: str, active: ActiveJob, error: HeygemdError) -> None:
+        now = self._clock()
+        if isinstance(error, InputGoneError):
+            self._drop(active, error)
+        elif isinstance(error, DiskFullError | ShareAwayError):
+            self.pause(error.message, for_seconds=_PAUSE_SECONDS)
+            active.not_before_seconds = now + _PAUSE_SECONDS
+        elif kind == "stage":
+            active.attempts += 1
+            attempts = self.settings.scheduler.attempts
+            decision = decide(error, attempt=active.attempts, max_attempts=attempts, batch=1)
+            active.not_before_seconds = now + decision.wait_seconds
+            if decision.action == "fail":
+                for item in active.items:
+                    item.error = item.error or error
+        else:
+            # The result exists; only its way out is blocked. Never give up on it.
+            active.attempts += 1
+            active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * 2 ** min(active.attempts, 8))
+            self._log(
+                "job.waiting", **active.job.log_context(), reason="its result cannot be delivered now", error=error
+            )
+
+    # ---- the end of a job ----
+
+    def _drop(self, active: ActiveJob, error: HeygemdError) -> None:
+        job = active.job.evolve(state=JobState.CANCELLED, ended_seconds=self._clock(), error=error.to_dict())
+        self._log("job.cancelled", **job.log_context(), reason=error.message)
+        self._forget(job)
+
+    def _over(self, active: ActiveJob, where: str) -> None:
+        errors = [item.error for item in active.items if item.error is not None]
+        state = JobState.DONE
+        if errors:
+            state = JobState.CANCELLED if active.cancelled else JobState.FAILED
+        now = self._clock()
+        error = errors[0].to_dict() if errors else None
+        job = active.job.evolve(state=state, ended_seconds=now, error=error)
+        seconds = round(now - (job.started_seconds or now), 3)
+        if state is JobState.DONE:
+            self._log("job.finished", **job.log_context(), path=where, duration_seconds=seconds)
+        elif state is JobState.CANCELLED:
+            self._log("job.cancelled", **job.log_context(), reason="asked for", duration_seconds=seconds)
+        else:
+            self._log("job.failed", **job.log_context(), path=where, error=errors[0], duration_seconds=seconds)
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        self._journal.update(job)
+        remove_tree(self._active.pop(job.id).work)
+        self.ended.append(job)
+        self._board.put(job, views.final(job))
+
+    # ---- status ----
+
+    def _set_state(self, active: ActiveJob, state: JobState) -> None:
+        if active.job.state is not state:
+            active.job = active.job.evolve(state=state)
+            self._journal.update(active.job)
+
+    def _show(self, now: float) -> None:
+        for active in self._active.values():
+            key = (active.job.state, round(active.fraction, 3), self.paused_reason)
+            if key != active.shown and now - active.shown_seconds >= self._status_seconds:
+                active.shown, active.shown_seconds = key, now
+                self._board.put(active.job, views.active(active, self.paused_reason, now))
+        # Positions change with every job that ends; a burst of thousands must not become thousands of writes a second.
+        if self._queued and now - self._shown_queue_seconds >= 10 * self._status_seconds:
+            self._shown_queue_seconds = now
+            for position, job in enumerate(self._order(now)[:100], start=1):
+                self._board.put(job, views.queued(job, position, self.paused_reason, now))

@@ -1,0 +1,79 @@
+"""Threads for what may block on the share. A share that hangs holds a thread here, never the loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from heygemd.core.errors import HeygemdError
+from heygemd.core.job import Job
+
+Owner = TypeVar("Owner")
+Kind = Literal["stage", "deliver"]
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Owner]):
+    """Exactly one of `value` and `error` says how it went."""
+
+    kind: Kind
+    owner: Owner
+    value: Any = None
+    error: HeygemdError | None = None
+
+
+class SharePool(Generic[Owner]):
+    """Blocking work of a few jobs at once. Started and collected from one thread."""
+
+    def __init__(self, num_threads: int = 4) -> None:
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="share")
+        self._futures: dict[Future[Any], tuple[Kind, Owner]] = {}
+
+    def start(self, kind: Kind, owner: Owner, work: Callable[[], Any]) -> None:
+        self._futures[self._pool.submit(work)] = (kind, owner)
+
+    def collect(self) -> list[Answer[Owner]]:
+        """What has ended. An error that is not ours is a bug and is raised."""
+        answers: list[Answer[Owner]] = []
+        for future in [f for f in self._futures if f.done()]:
+            kind, owner = self._futures.pop(future)
+            error = future.exception()
+            if error is None:
+                answers.append(Answer(kind, owner, value=future.result()))
+            elif isinstance(error, HeygemdError):
+                answers.append(Answer(kind, owner, error=error))
+            else:
+                raise error
+        return answers
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Board:
+    """Status files, written by one thread; of several views of a job that wait, only the last is written."""
+
+    def __init__(self, show: Callable[[Job, Mapping[str, Any]], None]) -> None:
+        self._show = show
+        self._waiting: dict[str, tuple[Job, Mapping[str, Any]]] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="status")
+
+    def put(self, job: Job, view: Mapping[str, Any]) -> None:
+        with self._lock:
+            fresh = job.id not in self._waiting
+            self._waiting[job.id] = (job, view)
+        if fresh:
+            self._pool.submit(self._write, job.id)
+
+    def _write(self, job_id: str) -> None:
+        with self._lock:
+            job, view = self._waiting.pop(job_id)
+        self._show(job, view)
+
+    def close(self) -> None:
+        """Write what waits, then end."""
+        self._pool.shutdown(wait=True)

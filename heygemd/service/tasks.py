@@ -1,0 +1,74 @@
+"""The three kinds of task, as the worker reads them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from heygemd.core.options import Options
+from heygemd.core.placement import Device
+from heygemd.core.plan import Plan, Segment
+from heygemd.core.settings import LimitSettings, MediaSettings, SchedulerSettings
+from heygemd.core.task import Task
+from heygemd.service.door import StagedItem
+from heygemd.work.item import ItemFolder
+
+HOST_BYTES = 1_000 * 2**20
+"""Reserved for a task that prepares or finishes: ffmpeg, the analysis and the interpreter, measured at 1080p."""
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """The part of the configuration that tasks carry with them or are chosen by."""
+
+    scheduler: SchedulerSettings
+    limits: LimitSettings
+    media: MediaSettings
+    default_engine: str
+    checkpoint_dir: Path
+    checkpoint: Path | None = None
+
+
+def prepare_task(
+    task_id: str,
+    folder: ItemFolder,
+    staged: StagedItem,
+    options: Options,
+    device: Device,
+    kinds: tuple[str, ...],
+    settings: TaskSettings,
+) -> Task:
+    values = {
+        "video": str(staged.video),
+        "audio": _text(staged.audio),
+        "text_file": _text(staged.text_file),
+        "text": staged.text,
+        "options": options.model_dump(exclude_defaults=True),
+        "limits": settings.limits.model_dump(),
+        "default_engine": settings.default_engine,
+        "checkpoint_dir": str(settings.checkpoint_dir),
+        "checkpoint": _text(settings.checkpoint),
+        "device_kinds": list(kinds),
+    }
+    return Task(task_id, "prepare", str(folder.path), device.name, device.threads, values)
+
+
+def render_task(
+    task_id: str, folder: ItemFolder, plan: Plan, segment: Segment, device: Device, settings: TaskSettings
+) -> Task:
+    values = {
+        "segment": asdict(segment),
+        "batch": plan.batch,
+        "precision": plan.precision,
+        "media": settings.media.model_dump(),
+    }
+    return Task(task_id, "render", str(folder.path), device.name, device.threads, values)
+
+
+def finish_task(task_id: str, folder: ItemFolder, plan: Plan, device: Device, settings: TaskSettings) -> Task:
+    values = {"plan": plan.to_dict(), "media": settings.media.model_dump()}
+    return Task(task_id, "finish", str(folder.path), device.name, device.threads, values)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,53 @@
+"""Which engine renders an item, and why: the receipt says both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from heygemd.core.errors import EngineUnavailableError
+from heygemd.engines.base import LipSyncEngine, engine_names, load_engine
+from heygemd.work.checkpoints import best_checkpoint
+
+EMBEDDED = "rewrite"
+"""The engine that needs nothing but the installed packages."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    engine: LipSyncEngine
+    checkpoint: Path | None
+    reason: str
+
+
+def choose_engine(wanted: str, default: str, checkpoint_dir: Path, checkpoint: Path | None) -> EngineChoice:
+    """`wanted`: the job's word, `default`: the configuration's, used where the job says auto.
+
+    `checkpoint`: a file that the user named; it is used as it is. Raises EngineUnavailableError.
+    """
+    name = wanted if wanted != "auto" else default
+    if name != "auto":
+        engine = load_engine(name)
+        said = "the job asks for it" if wanted != "auto" else "the configuration asks for it"
+        if engine.needs_checkpoint and checkpoint is None:
+            found = best_checkpoint(checkpoint_dir)
+            checkpoint = found.path if found.ok else None
+            said += f"; {found.reason}"
+        return _checked(engine, checkpoint if engine.needs_checkpoint else None, said)
+    if checkpoint is not None:
+        return _checked(load_engine("wav2lip"), checkpoint, f"checkpoint {checkpoint.name} was given")
+    found = best_checkpoint(checkpoint_dir)
+    if found.ok and "wav2lip" in engine_names():
+        engine = load_engine("wav2lip")
+        if engine.availability(found.path).ok:
+            return EngineChoice(engine, found.path, found.reason)
+    return _checked(load_engine(EMBEDDED), None, found.reason)
+
+
+def _checked(engine: LipSyncEngine, checkpoint: Path | None, reason: str) -> EngineChoice:
+    state = engine.availability(checkpoint)
+    if not state.ok:
+        raise EngineUnavailableError(
+            f"engine {engine.name} cannot run here: {state.reason}", remedy=state.remedy or None
+        )
+    return EngineChoice(engine, checkpoint, reason)

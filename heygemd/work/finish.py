@@ -1,0 +1,69 @@
+"""Stage 3 of an item: join the segments, mux the speech, verify, draw the contact sheet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import heygemd
+from heygemd.core.plan import Plan
+from heygemd.core.settings import MediaSettings
+from heygemd.files import publish_file, sha256_of, temp_name, write_json
+from heygemd.media.encode import contact_sheet, join, verify_output
+from heygemd.work.item import ItemFolder
+from heygemd.work.prepare import Report
+
+
+def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report) -> dict[str, Any]:
+    """Make result/video.mp4, result/sheet.jpg and, last, result/result.json. Returns what result.json holds."""
+    done = folder.load_result()
+    if done is not None:
+        return done
+    prepared = folder.load_prepared()
+    started = time.monotonic()
+    folder.result.mkdir(exist_ok=True)
+    video, sheet = folder.result / "video.mp4", folder.result / "sheet.jpg"
+    report("join", 0, 3)
+    temp = temp_name(video).with_suffix(".mp4")
+    try:
+        join(
+            [folder.segment(segment.number) for segment in plan.segments],
+            Path(prepared.audio_path),
+            temp,
+            video=prepared.video,
+            lossless=prepared.options.lossless,
+            audio_bitrate_kbps=media.audio_bitrate_kbps,
+            tags={"comment": f"AI-generated lip sync; heygemd {heygemd.__version__}, engine {prepared.engine}"},
+            log=folder.log,
+        )
+        report("verify", 1, 3)
+        checked = verify_output(
+            temp,
+            num_frames=prepared.num_frames,
+            fps=prepared.video.fps,
+            width=prepared.video.width,
+            height=prepared.video.height,
+            audio_seconds=prepared.speech_seconds,
+        )
+        publish_file(temp, video, replace=True)
+    finally:
+        temp.unlink(missing_ok=True)
+    report("sheet", 2, 3)
+    temp = temp_name(sheet).with_suffix(".jpg")
+    try:
+        contact_sheet(video, temp, log=folder.log)
+        publish_file(temp, sheet, replace=True)
+    finally:
+        temp.unlink(missing_ok=True)
+    result = {
+        "video": str(video),
+        "sheet": str(sheet),
+        "size_bytes": video.stat().st_size,
+        "sha256": sha256_of(video),
+        "checked": checked,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    write_json(folder.result_file, result)
+    report("done", 3, 3)
+    return result

@@ -1,0 +1,218 @@
+"""Stage 1 of an item: probe, speech, pass 1 over the picture, motion. Afterwards nothing about it is unknown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.core.clip import AudioInfo, Phone, VideoInfo
+from heygemd.core.errors import LimitError, NoAudioError
+from heygemd.core.options import Options
+from heygemd.core.plan import BATCHES
+from heygemd.core.settings import LimitSettings
+from heygemd.core.timeline import num_output_frames
+from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
+from heygemd.media.audio import load_speech, probe_audio
+from heygemd.media.decode import analysis_frames
+from heygemd.media.ffmpeg import MediaLimits
+from heygemd.media.probe import counted, probe_video, scaled
+from heygemd.media.speech import speech_source
+from heygemd.work.choose import choose_engine
+from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
+
+Report = Callable[[str, int, int], None]
+"""stage, done, total; called often, so that a silent worker is a hung one."""
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """What the daemon knows of an item. Exactly one of `audio`, `text_file`, `text` is given."""
+
+    video: Path
+    audio: Path | None
+    text_file: Path | None
+    text: str | None
+    options: Options
+    limits: LimitSettings
+    default_engine: str
+    checkpoint_dir: Path
+    checkpoint: Path | None
+    device_kinds: tuple[str, ...]
+
+
+def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
+    """Do stage 1 and leave its files in `folder`. Does nothing when it is done already. Raises HeygemdError."""
+    if folder.is_prepared:
+        return folder.load_prepared()
+    folder.make()
+    clock = _Clock()
+    report("probe", 0, 1)
+    limits = request.limits
+    media = MediaLimits(max_pixels=limits.max_frame_pixels, max_seconds=limits.max_video_seconds)
+    video = probe_video(request.video, limits=media, log=folder.log)
+    video = scaled(video, request.options.resolution_limit)
+    choice = choose_engine(request.options.engine, request.default_engine, request.checkpoint_dir, request.checkpoint)
+    clock.lap("probe")
+
+    report("speech", 0, 1)
+    spoken = _speech(request, folder)
+    samples = spoken.samples
+    speech_seconds = Fraction(len(samples), SPEECH_RATE)
+    if speech_seconds > limits.max_speech_seconds:
+        raise LimitError(
+            f"the speech lasts {float(speech_seconds):.0f} s; the limit is {limits.max_speech_seconds:.0f} s"
+        )
+    clock.lap("speech")
+
+    frames = analysis_frames(request.video, video, log=folder.log, limits=media)
+    analyser: Analyser | None = None
+    for image in frames:
+        if analyser is None:
+            # The clip's own sound is aligned to its first frame, whose time is known only now.
+            start = None if image.pts is None else float(image.pts * video.time_base)
+            own = _own_speech(request.video, video, start, folder)
+            analyser = choice.engine.analyser(video, request.options, own, folder.path)
+        analyser.update(AnalysisFrame(image.index, image.image, image.scale))
+        report("analyse", image.index + 1, max(video.num_frames, image.index + 1))
+    assert analyser is not None  # noqa: S101 - a clip without a frame has raised UnreadableMediaError
+    table = frames.table
+    table.save(folder.frames)
+    video = counted(video, table)
+    report("analyse", video.num_frames, video.num_frames)
+    analysis = analyser.finish()
+    folder.save_arrays("analysis", analysis.arrays)
+    clock.lap("analyse")
+
+    num_frames = num_output_frames(speech_seconds, video.fps)
+    if request.options.tail == "keep":
+        num_frames = max(num_frames, len(table.constant_rate(video.fps)))
+    report("motion", 0, 1)
+    speech = Speech(_padded(samples, num_frames, video.fps), num_frames, video.fps, spoken.phones, spoken.language)
+    motion = choice.engine.drive(speech, analysis, request.options)
+    folder.save_arrays("motion", motion.arrays)
+    folder.save_arrays("cuts", {"cost": loudness(speech)})
+    clock.lap("motion")
+
+    prepared = Prepared(
+        video_path=str(request.video),
+        audio_path=str(spoken.path),
+        video=video,
+        audio=spoken.info,
+        options=request.options,
+        engine=choice.engine.name,
+        engine_reason=choice.reason,
+        checkpoint=None if choice.checkpoint is None else str(choice.checkpoint),
+        num_frames=num_frames,
+        speech_seconds=float(speech_seconds),
+        phones=spoken.phones,
+        language=spoken.language,
+        memory=memory_points(choice.engine, video, request.device_kinds, analysis),
+        summary={**analysis.summary, **motion.summary},
+        seconds=clock.laps,
+    )
+    folder.save_prepared(prepared)
+    return prepared
+
+
+def memory_points(
+    engine: LipSyncEngine, video: VideoInfo, kinds: tuple[str, ...], analysis: Analysis
+) -> tuple[MemoryPoint, ...]:
+    """The engine's prediction for every device kind, precision and batch."""
+    variant = str(analysis.summary.get("variant", ""))
+    return tuple(
+        MemoryPoint(
+            kind,
+            precision,
+            batch,
+            engine.memory_bytes(MemoryQuery(kind, precision, batch, video.width, video.height, variant)),
+        )
+        for kind in kinds
+        for precision in engine.precisions
+        for batch in BATCHES
+    )
+
+
+def loudness(speech: Speech) -> NDArray[np.float32]:
+    """(num_frames,): RMS of the speech around each frame's start. A cut costs least where it is quiet."""
+    power = np.concatenate([[0.0], np.cumsum(np.square(speech.samples, dtype=np.float64))])
+    centre = (np.arange(speech.num_frames) * float(SPEECH_RATE / speech.fps)).astype(np.int64)
+    first, stop = (np.clip(centre + side * SPEECH_RATE // 20, 0, len(speech.samples)) for side in (-1, 1))
+    mean: NDArray[np.float64] = (power[stop] - power[first]) / np.maximum(1, stop - first)
+    return np.sqrt(mean).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    path: Path
+    info: AudioInfo
+    samples: NDArray[np.float32]
+    phones: tuple[Phone, ...] | None = None
+    language: str | None = None
+
+
+def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
+    options = request.options
+    if request.audio is not None:
+        info = probe_audio(request.audio, log=folder.log)
+        samples = load_speech(request.audio, log=folder.log)
+        return _Spoken(request.audio, info, samples, language=options.language)
+    text = request.text
+    if request.text_file is not None:
+        text = read_text(request.text_file, request.limits.max_text_characters)
+    spoken = speech_source("espeak").speak(
+        text or "",
+        folder.speech,
+        language=options.language,
+        voice=options.voice,
+        max_characters=request.limits.max_text_characters,
+    )
+    samples = load_speech(folder.speech, log=folder.log)
+    return _Spoken(folder.speech, probe_audio(folder.speech), samples, spoken.phones, spoken.language)
+
+
+def read_text(path: Path, max_characters: int) -> str:
+    """A user's text: UTF-8 (with or without a mark), UTF-16 with a mark, else GB 18030. Raises LimitError."""
+    data = path.read_bytes()
+    if len(data) > max_characters * 4 + 4:
+        raise LimitError(f"{path.name} is longer than {max_characters} characters", path=path.name)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("gb18030", errors="replace")
+
+
+def _own_speech(
+    path: Path, video: VideoInfo, start_seconds: float | None, folder: ItemFolder
+) -> NDArray[np.float32] | None:
+    if not video.has_audio:
+        return None
+    try:
+        return load_speech(path, log=folder.log, origin_seconds=start_seconds)
+    except NoAudioError:
+        return None  # an empty sound stream: the clip counts as silent
+
+
+def _padded(samples: NDArray[np.float32], num_frames: int, fps: Fraction) -> NDArray[np.float32]:
+    missing = int(num_frames / fps * SPEECH_RATE) - len(samples)
+    return np.pad(samples, (0, max(0, missing)))
+
+
+class _Clock:
+    """Seconds of each stage, for the receipt."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now

@@ -1,0 +1,159 @@
+"""Stage 2 of an item: one segment. decode → region → generate → blend → encode, side by side, bounded in bytes.
+
+No stage keeps anything from one segment to the next but the warm model, so a split render equals the unsplit one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from heygemd.core.clip import Box
+from heygemd.core.plan import Segment
+from heygemd.core.settings import MediaSettings
+from heygemd.core.timeline import extend
+from heygemd.engines.base import Analysis, Region, Renderer, load_engine
+from heygemd.faces.composite import Composer
+from heygemd.files import publish_file, temp_name
+from heygemd.media.decode import FrameReader
+from heygemd.media.encode import SegmentEncoder
+from heygemd.media.frames import Frame, FrameTable
+from heygemd.work.item import ItemFolder, Prepared
+from heygemd.work.prepare import Report
+from heygemd.work.streams import Sink, prefetch
+
+QUEUE_BYTES = 64 * 2**20
+"""For decoded frames ahead of the renderer, and again for finished ones ahead of the encoder."""
+
+
+@dataclass
+class SegmentStats:
+    """What one segment cost and did; goes to the journal and the receipt."""
+
+    num_frames: int = 0
+    passed_frames: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, stage: str, since: float) -> float:
+        now = time.monotonic()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - since
+        return now
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One output frame on its way. `box` is None where the frame passes through."""
+
+    index: int
+    frame: Frame
+    box: Box | None = None
+
+
+class SegmentRenderer:
+    """Renders segments of one item on one device; keeps the engine's model warm until `close`."""
+
+    def __init__(self, folder: ItemFolder, *, device: str, precision: str, media: MediaSettings, threads: int) -> None:
+        self.folder = folder
+        self.prepared: Prepared = folder.load_prepared()
+        self.key = (str(folder.path), device, precision)
+        self._media = media
+        self._threads = threads
+        video = self.prepared.video
+        self._table = FrameTable.load(folder.frames)
+        base = self._table.constant_rate(video.fps)
+        self._sources = extend(base, self.prepared.num_frames, self.prepared.options.extend)
+        self._composer = Composer.for_frames(video.width, video.height, video.pix_fmt, video.bit_depth, video.colour)
+        checkpoint = self.prepared.checkpoint
+        self._renderer: Renderer = load_engine(self.prepared.engine).renderer(
+            Analysis(folder.load_arrays("analysis"), self.prepared.summary),
+            Analysis(folder.load_arrays("motion"), self.prepared.summary),
+            video,
+            self.prepared.options,
+            device=device,
+            precision=precision,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+        )
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def render(self, segment: Segment, *, batch: int, report: Report) -> SegmentStats:
+        """Write the segment under its final name. Raises HeygemdError; leaves no part behind."""
+        target = self.folder.segment(segment.number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temp = temp_name(target).with_suffix(".mp4")  # ffmpeg chooses the container by the name
+        stats = SegmentStats()
+        try:
+            self._encode(segment, temp, batch, stats, report)
+            publish_file(temp, target, replace=True)
+        finally:
+            temp.unlink(missing_ok=True)
+        return stats
+
+    def _encode(self, segment: Segment, temp: Path, batch: int, stats: SegmentStats, report: Report) -> None:
+        options = self.prepared.options
+        encoder = SegmentEncoder(
+            temp,
+            self.prepared.video,
+            crf=options.crf,
+            lossless=options.lossless,
+            preset=self._media.preset,
+            threads=self._threads,
+            log=self.folder.log,
+        )
+        with encoder:
+            sink: Sink[Frame] = Sink(encoder.write, max_bytes=QUEUE_BYTES, size=_frame_bytes, name="encode")
+            try:
+                for frame in self._finished(segment, batch, stats):
+                    started = time.monotonic()
+                    sink.put(frame)
+                    stats.timed("encode_wait", started)
+                    stats.num_frames += 1
+                    report("render", stats.num_frames, segment.num_frames)
+                sink.close()
+            except BaseException:
+                sink.abandon()
+                raise
+
+    def _finished(self, segment: Segment, batch: int, stats: SegmentStats) -> Iterator[Frame]:
+        sources = self._sources[segment.first_frame : segment.stop_frame]
+        reader = FrameReader(Path(self.prepared.video_path), self.prepared.video, self._table, log=self.folder.log)
+        frames = prefetch(reader.sequence(sources), max_bytes=QUEUE_BYTES, size=_frame_bytes, name="decode")
+        group: list[_Work] = []
+        waiting = 0
+        started = time.monotonic()
+        for index, frame in enumerate(frames, start=segment.first_frame):
+            started = stats.timed("decode_wait", started)
+            box = self._renderer.box(index, frame.source_index)
+            if box is not None:
+                box = self._composer.snap(box, self.prepared.video.width, self.prepared.video.height)
+                waiting += 1
+            group.append(_Work(index, frame, box))
+            if waiting >= batch or len(group) >= 4 * batch:
+                yield from self._rendered(group, stats)
+                group, waiting = [], 0
+                started = time.monotonic()
+        yield from self._rendered(group, stats)
+
+    def _rendered(self, group: list[_Work], stats: SegmentStats) -> Iterator[Frame]:
+        started = time.monotonic()
+        asked = [(work, work.box) for work in group if work.box is not None]
+        regions = [
+            Region(work.index, work.frame.source_index, box, self._composer.read(work.frame.planes, box))
+            for work, box in asked
+        ]
+        started = stats.timed("read", started)
+        patches = self._renderer.render(regions) if regions else []
+        started = stats.timed("generate", started)
+        for (work, box), region, patch in zip(asked, regions, patches, strict=True):
+            self._composer.blend(work.frame.planes, box, region.image, patch.image, patch.mask)
+        stats.timed("blend", started)
+        stats.passed_frames += len(group) - len(asked)
+        for work in group:
+            yield work.frame
+
+
+def _frame_bytes(frame: Frame) -> int:
+    return frame.buffer.nbytes

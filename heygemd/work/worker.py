@@ -1,0 +1,176 @@
+"""A worker process: reads tasks as JSON lines on stdin, answers with messages on stdout. It may die without harm.
+
+It is the only kind of process of ours that imports torch or OpenCV, opens strangers' media and owns a GPU. It ends
+when stdin closes or its parent dies. Progress is its heartbeat and comes from the work itself, never from a thread
+beside it, so a hung worker is a silent one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
+from heygemd.core.options import Options
+from heygemd.core.plan import Plan, Segment
+from heygemd.core.settings import LimitSettings, MediaSettings
+from heygemd.core.task import Message, Task
+from heygemd.files import explain
+from heygemd.work.item import ItemFolder
+
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_SECONDS = 0.25
+
+
+class Worker:
+    """Runs one task after the other and keeps the renderer of the last item warm."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._task_id = ""
+        self._last_report = 0.0
+        self._last_stage = ""
+        self._renderer: Any = None  # work.render.SegmentRenderer, imported with the first segment
+
+    def send(self, message: Message) -> None:
+        self._out.write(message.to_line() + "\n")
+        self._out.flush()
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._last_stage or done >= total or now - self._last_report >= _PROGRESS_SECONDS:
+            self._last_report, self._last_stage = now, stage
+            self.send(Message("progress", self._task_id, {"stage": stage, "done": done, "total": total}))
+
+    def run(self, task: Task) -> None:
+        """Do the task and answer it exactly once."""
+        self._task_id, self._last_stage = task.id, ""
+        started = time.monotonic()
+        _reset_peak()
+        try:
+            values = self._do(task)
+        except HeygemdError as error:
+            answer = Message("failed", task.id, error.to_dict())
+        except MemoryError as error:
+            answer = Message("failed", task.id, OutOfMemoryError(f"out of memory: {error}").to_dict())
+        except OSError as error:
+            answer = Message("failed", task.id, explain(error, f"{task.kind} in the work folder").to_dict())
+        except Exception as error:  # noqa: BLE001 - the worker's boundary: whatever it was, the daemon must hear of it
+            answer = Message("failed", task.id, _unexpected(error).to_dict())
+        else:
+            values |= {"seconds_total": round(time.monotonic() - started, 3), "peak_bytes": _peak_bytes()}
+            answer = Message("done", task.id, values)
+        if answer.type == "failed":
+            self._drop_renderer()  # an error may leave a model half broken, or holding memory
+        self.send(answer)
+
+    def _do(self, task: Task) -> dict[str, Any]:
+        folder = ItemFolder(Path(task.folder))
+        if task.kind == "prepare":
+            return self._prepare(task, folder)
+        if task.kind == "render":
+            return self._render(task, folder)
+        from heygemd.work.finish import finish
+
+        self._drop_renderer()
+        plan = Plan.from_dict(task.values["plan"])
+        return finish(folder, plan, MediaSettings.model_validate(task.values["media"]), self.report)
+
+    def _prepare(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
+        from heygemd.work.prepare import PrepareRequest, prepare
+
+        values = task.values
+        request = PrepareRequest(
+            video=Path(values["video"]),
+            audio=_path(values.get("audio")),
+            text_file=_path(values.get("text_file")),
+            text=values.get("text"),
+            options=Options.model_validate(values["options"]),
+            limits=LimitSettings.model_validate(values["limits"]),
+            default_engine=values["default_engine"],
+            checkpoint_dir=Path(values["checkpoint_dir"]),
+            checkpoint=_path(values.get("checkpoint")),
+            device_kinds=tuple(values["device_kinds"]),
+        )
+        prepared = prepare(request, folder, self.report)
+        return {"num_frames": prepared.num_frames, "engine": prepared.engine, "seconds": dict(prepared.seconds)}
+
+    def _render(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
+        from heygemd.work.render import SegmentRenderer
+
+        values = task.values
+        key = (str(folder.path), task.device, values["precision"])
+        if self._renderer is None or self._renderer.key != key:
+            self._drop_renderer()
+            self._renderer = SegmentRenderer(
+                folder,
+                device=task.device,
+                precision=values["precision"],
+                media=MediaSettings.model_validate(values["media"]),
+                threads=task.threads,
+            )
+        stats = self._renderer.render(Segment(**values["segment"]), batch=values["batch"], report=self.report)
+        return asdict(stats)
+
+    def _drop_renderer(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _unexpected(error: Exception) -> HeygemdError:
+    text = "".join(traceback.format_exception(error))[-8000:]
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the executor keeps the tail of stderr as evidence
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+        return OutOfMemoryError(f"the device is out of memory: {str(error).splitlines()[0]}")
+    return RenderError(f"{type(error).__name__}: {error}", traceback=text)
+
+
+def _reset_peak() -> None:
+    """Let VmHWM start again from what is resident now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not permitted here: the peak is then that of the process's life, which is only larger
+
+
+def _peak_bytes() -> int:
+    """Peak resident bytes since the last reset, with the largest child (ffmpeg) on top."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    raise RenderError("/proc/self/status has no VmHWM")
+
+
+def main() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1 and os.environ.get("HEYGEMD_PARENT", "1") != "1":
+        return  # the parent died before the line above
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the daemon, which ends us in order
+    out = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # libraries that print must not break the protocol
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads:
+        import cv2
+
+        cv2.setNumThreads(int(threads))
+    worker = Worker(out)
+    worker.send(Message("ready"))
+    for line in sys.stdin:
+        worker.run(Task.from_line(line))
+
+
+if __name__ == "__main__":
+    main()
