@@ -1,0 +1,165 @@
+"""Encodes raw frames into segments: the one and only encode of the picture (mux.py joins them by copying)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ffmpeg
+
+from heygemd.core.clip import VideoInfo
+from heygemd.core.errors import FfmpegError
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
+from heygemd.media.frames import Frame, working_layout
+
+_CLOSE_SECONDS = 1800.0  # the encoder's lookahead and, for x265, hundreds of queued frames
+REORDER_FRAMES = 2
+"""Depth of reordering of what we encode: x264 and x265 with one level of B-pyramid."""
+
+_PRESETS = {"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"}
+
+
+def track_timescale(fps: Fraction) -> tuple[int, int]:
+    """(ticks a second, ticks a frame): a clock in which every frame's time is a whole number."""
+    factor = -(-12800 // fps.numerator)
+    return fps.numerator * factor, fps.denominator * factor
+
+
+def _codec_options(video: VideoInfo, *, crf: int, preset: str, lossless: bool, threads: int) -> dict[str, Any]:
+    if preset not in _PRESETS:
+        raise ValueError(f"unknown encoder preset {preset!r}")
+    options: dict[str, Any] = {"preset": preset, "threads": threads}
+    if video.bit_depth == 8:
+        # Closed GOPs and constant settings: segments share one parameter set and can be joined without encoding.
+        options |= {"vcodec": "libx264", "x264-params": f"open-gop=0:b-pyramid=normal:bframes={REORDER_FRAMES + 1}"}
+        return options | ({"qp": 0} if lossless else {"crf": crf})
+    parameters = "open-gop=0:b-pyramid=1:bframes=3:log-level=error:repeat-headers=0"
+    if threads:
+        parameters += f":pools={threads}"
+    if lossless:
+        parameters += ":lossless=1"
+    options |= {"vcodec": "libx265", "tag:v": "hvc1", "x265-params": parameters}
+    return options if lossless else options | {"crf": crf}
+
+
+def colour_options(video: VideoInfo) -> dict[str, str]:
+    """The source's colour tags as options of an output."""
+    tags = video.colour
+    wanted = {
+        "color_primaries": tags.primaries,
+        "color_trc": tags.transfer,
+        "colorspace": tags.matrix,
+        "color_range": tags.range,
+        "chroma_sample_location": tags.chroma_location,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+class SegmentEncoder:
+    """Encodes frames piped in to a video-only MP4 at `path`. A context manager: leaving by an exception kills ffmpeg
+    and removes the file; `close` (or leaving normally) finishes it. The caller gives a temporary name and renames.
+
+    The planes are encoded as they are: no conversion of size, format or range. Raises FfmpegError, DiskFullError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        video: VideoInfo,
+        *,
+        crf: int = 16,
+        preset: str = "veryfast",
+        lossless: bool = False,
+        threads: int = 0,
+        log: Path | None = None,
+    ) -> None:
+        self.path = path
+        self.num_frames = 0
+        self._frame_bytes = working_layout(video).frame_bytes
+        ticks, _ = track_timescale(video.fps)
+        source = ffmpeg.input(
+            "pipe:0",
+            format="rawvideo",
+            pixel_format=video.pix_fmt,
+            video_size=(video.width, video.height),
+            framerate=str(video.fps),
+            protocol_whitelist="file,pipe",
+        )
+        aspect = video.sample_aspect
+        output = ffmpeg.output(
+            source["v:0"],
+            f"file:{path.absolute()}",
+            format="mp4",
+            pix_fmt=video.pix_fmt,
+            vf=f"setsar=sar={aspect.numerator}/{aspect.denominator}:max=65535",
+            video_track_timescale=ticks,
+            map_metadata=-1,
+            fflags="+bitexact",
+            **_codec_options(video, crf=crf, preset=preset, lossless=lossless, threads=threads),
+            **colour_options(video),
+        )
+        # -nostdin would not hurt, but here standard input is the picture
+        arguments = [part for part in GLOBAL_ARGUMENTS if part != "-nostdin"]
+        self._child: Child | None = Child(
+            output.global_args(*arguments).overwrite_output().compile(), stdin=True, stdout=False, log=log
+        )
+
+    def __enter__(self) -> SegmentEncoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame."""
+        if self._child is None:
+            raise ValueError("the segment is closed")
+        if frame.buffer.nbytes != self._frame_bytes:
+            raise ValueError(f"a frame of {frame.buffer.nbytes} bytes, expected {self._frame_bytes}")
+        try:
+            self._child.write(frame.buffer.data)
+        except BrokenPipeError:
+            self._fail(self._child, "the encoder ended early")
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Finish the file. Raises when the encoder failed."""
+        child = self._child
+        if child is None:
+            return
+        try:
+            child.close_stdin()
+            status = child.wait(_CLOSE_SECONDS)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._fail(child, "the encoder did not finish")
+        if status != 0:
+            self._fail(child, f"the encoder failed with status {status}")
+        self._child = None
+        child.kill()
+
+    def abort(self) -> None:
+        """Stop and remove what was written."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+            self.path.unlink(missing_ok=True)
+
+    def _fail(self, child: Child, what: str) -> None:
+        child.kill()
+        self._child = None
+        self.path.unlink(missing_ok=True)
+        raise child.failure(f"{self.path.name}: {what}", FfmpegError, self.path)
+
+
+def encoder_threads() -> int:
+    """Threads for one encoder when nobody says: all cores up to 8; more gives x264 nothing at these sizes."""
+    return min(os.cpu_count() or 1, 8)

@@ -1,0 +1,319 @@
+"""Runs ffmpeg and ffprobe on files made by strangers: the only place where the package starts them.
+
+No shell; every input is opened by demuxers and protocols from a short list, so that a playlist named `a.mp4` cannot
+open other files. Children have a bounded address space, a bounded kept stderr and a limit on standing still.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import resource
+import select
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from heygemd.core.errors import DiskFullError, FfmpegError, HeygemdError, UnreadableMediaError
+
+DEMUXERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,apng,asf,au,avi,caf,dts,dv,eac3,flac,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mjpeg,"
+    "mov,mp4,mp3,mpeg,mpegts,mpegvideo,mxf,nut,ogg,rm,tta,w64,wav,wtv,wv,yuv4mpegpipe"
+)
+"""Demuxers that open one file and nothing else: no concat, hls, dash, subtitles, image2 patterns, devices."""
+
+_IMAGE_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png_pipe"),
+    (b"\xff\xd8\xff", "jpeg_pipe"),
+    (b"BM", "bmp_pipe"),
+    (b"II*\0", "tiff_pipe"),
+    (b"MM\0*", "tiff_pipe"),
+)
+
+_TAIL_LINES = 60
+_LINE_BYTES = 2000
+_LOG_BYTES_PER_CHILD = 1 << 20  # a damaged file can print gigabytes
+_PIPE_BYTES = 1 << 20  # Linux' default upper bound for unprivileged pipes; 64 KiB costs a third of the throughput
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """What one input may cost. `threads`: decoder threads, 0 = one for each core up to 8."""
+
+    max_pixels: int = 8192 * 8192
+    max_seconds: float = 4 * 3600.0
+    probe_timeout_seconds: float = 60.0
+    stall_seconds: float = 300.0
+    address_space_bytes: int = 4 << 30
+    threads: int = 0
+
+    @property
+    def decoder_threads(self) -> int:
+        return self.threads or min(os.cpu_count() or 1, 8)
+
+
+def image_demuxer(path: Path) -> str | None:
+    """The pipe demuxer of a still image, told from its first bytes, or None.
+
+    The name is never asked: ffmpeg's own image2 demuxer would take `%d` in it for a pattern.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise UnreadableMediaError(f"{path.name}: cannot be opened ({error.strerror})", path=str(path)) from error
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp_pipe"
+    return next((demuxer for magic, demuxer in _IMAGE_MAGIC if head.startswith(magic)), None)
+
+
+def input_url(path: Path) -> str:
+    """`file:/absolute/path`: a leading dash, a colon or a protocol's name in the path means nothing then."""
+    return f"file:{path.absolute()}"
+
+
+def input_options(path: Path) -> dict[str, Any]:
+    """Options for `ffmpeg.input(input_url(path), …)` and, as a list, for ffprobe."""
+    options: dict[str, Any] = {"protocol_whitelist": "file,pipe"}
+    demuxer = image_demuxer(path)
+    if demuxer is not None:
+        return options | {"f": demuxer, "format_whitelist": demuxer}
+    return options | {"format_whitelist": DEMUXERS, "probesize": 10_000_000, "analyzeduration": 10_000_000}
+
+
+def as_arguments(options: dict[str, Any]) -> list[str]:
+    return [part for key, value in options.items() for part in (f"-{key}", str(value))]
+
+
+@lru_cache(maxsize=1)
+def passthrough_options() -> dict[str, str]:
+    """The output option that gives every frame once, as it comes: `-fps_mode`, which ffmpeg knows since 5.1."""
+    with Child(["ffmpeg", "-version"]) as child:
+        text = child.read_all(1 << 16, 20.0).decode("utf-8", "replace")
+    version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", text)
+    old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
+    return {"vsync": "passthrough"} if old else {"fps_mode": "passthrough"}
+
+
+GLOBAL_ARGUMENTS = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "repeat+level+info")
+
+
+class Child:
+    """One ffmpeg process. Use it as a context manager: leaving kills it. Not thread-safe.
+
+    `on_info` gets each line of level info and runs in the stderr thread; all other lines are kept.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        log: Path | None = None,
+        on_info: Callable[[str], None] | None = None,
+        stall_seconds: float = 300.0,
+        address_space_bytes: int | None = None,
+    ) -> None:
+        self.argv = argv
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.num_errors = 0
+        self._first_error = ""
+        self._log = log
+        self._on_info = on_info
+        self._stall_seconds = stall_seconds
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=_environment(),
+        )
+        if address_space_bytes is not None:
+            self._limit(address_space_bytes)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                _widen(pipe.fileno())
+        self._stderr_thread = threading.Thread(target=self._drain_stderr, name="ffmpeg-stderr", daemon=True)
+        self._stderr_thread.start()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill `view` from stdout; returns the bytes read, fewer only at the end of the stream.
+
+        Raises UnreadableMediaError when nothing comes for `stall_seconds`.
+        """
+        pipe = self._process.stdout
+        assert pipe is not None  # noqa: S101 - the caller asked for stdout
+        done = 0
+        while done < len(view):
+            if not select.select([pipe], [], [], self._stall_seconds)[0]:
+                raise UnreadableMediaError(f"ffmpeg made no progress for {self._stall_seconds:.0f} s")
+            count = pipe.readinto(view[done:])  # type: ignore[attr-defined]  # raw FileIO, because bufsize=0
+            if not count:
+                break
+            done += count
+        return done
+
+    def read_all(self, max_bytes: int, timeout_seconds: float) -> bytes:
+        """All of stdout, at most `max_bytes`, within the time. Raises UnreadableMediaError beyond either."""
+        pipe = self._process.stdout
+        assert pipe is not None  # noqa: S101 - the caller asked for stdout
+        end = time.monotonic() + timeout_seconds
+        data = bytearray()
+        while True:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                raise UnreadableMediaError(f"not understood within {timeout_seconds:.0f} s")
+            chunk = pipe.read(1 << 16)
+            if not chunk:
+                return bytes(data)
+            data += chunk
+            if len(data) > max_bytes:
+                raise UnreadableMediaError("describes itself endlessly")
+
+    def write(self, data: memoryview) -> None:
+        """All of `data` to stdin. Raises BrokenPipeError when the process is gone."""
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101 - the caller asked for stdin
+        done = 0
+        while done < len(data):
+            done += pipe.write(data[done:])
+
+    def close_stdin(self) -> None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+
+    def wait(self, timeout_seconds: float | None = None) -> int:
+        """Exit status, after the last line of stderr was read. Raises subprocess.TimeoutExpired."""
+        status = self._process.wait(timeout_seconds)
+        self._stderr_thread.join()
+        return status
+
+    def kill(self) -> None:
+        """End it and free its pipes; harmless when it is over."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._stderr_thread.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.closed:
+                try:
+                    pipe.close()
+                except BrokenPipeError:  # what was still to be flushed has no reader any more
+                    continue
+
+    def reason(self) -> str:
+        """The line that says best what went wrong: the first error, else the last words."""
+        if self._first_error:
+            return self._first_error
+        return self.tail[-1] if self.tail else "no message"
+
+    def failure(self, message: str, kind: type[HeygemdError] = FfmpegError, path: Path | None = None) -> HeygemdError:
+        """The error to raise for a child that failed: DiskFullError when that was the cause, else `kind`."""
+        shown = None if path is None else str(path)
+        if any("No space left on device" in line for line in self.tail):
+            return DiskFullError(f"{message}: no space left on device", path=shown)
+        return kind(f"{message}: {self.reason()}", path=shown, stderr=list(self.tail)[-12:])
+
+    def _limit(self, address_space_bytes: int) -> None:
+        # prlimit from outside: preexec_fn can deadlock in a process with threads.
+        try:
+            resource.prlimit(self._process.pid, resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+            resource.prlimit(self._process.pid, resource.RLIMIT_CORE, (0, 0))
+        except ProcessLookupError:  # it is over already; wait() will tell
+            return
+
+    def _drain_stderr(self) -> None:
+        pipe = self._process.stderr
+        assert pipe is not None  # noqa: S101 - always a pipe
+        log = None if self._log is None else _BoundedLog(self._log)
+        try:
+            if log is not None:
+                log.write("$ " + " ".join(self.argv))
+            rest = b""
+            while chunk := pipe.read(1 << 16):
+                lines = (rest + chunk).splitlines(keepends=True)
+                rest = b""
+                if lines and not lines[-1].endswith((b"\n", b"\r")):
+                    rest = lines.pop()[-_LINE_BYTES:]
+                for line in lines:
+                    self._line(line.strip()[:_LINE_BYTES].decode("utf-8", "replace"), log)
+            self._line(rest.strip().decode("utf-8", "replace"), log)
+        finally:
+            if log is not None:
+                log.close()
+
+    def _line(self, text: str, log: _BoundedLog | None) -> None:
+        if not text:
+            return
+        level = _LEVEL.search(text)
+        if level is not None and level[1] in ("info", "verbose"):
+            if self._on_info is not None:
+                self._on_info(text)
+            return
+        if level is not None and level[1] in ("error", "fatal", "panic"):
+            self.num_errors += 1
+            self._first_error = self._first_error or text[level.end() :].strip()
+        self.tail.append(text)
+        if log is not None:
+            log.write(text)
+
+
+_LEVEL = re.compile(r"\[(info|verbose|warning|error|fatal|panic)\] ")
+
+
+class _BoundedLog:
+    """Appends lines to a file of the job until this child has had its share."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._left_bytes = _LOG_BYTES_PER_CHILD
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace") + b"\n"
+        if self._left_bytes <= 0:
+            return
+        self._left_bytes -= len(data)
+        if self._left_bytes <= 0:
+            data = b"(the rest of this process' messages is left out)\n"
+        try:
+            self._file.write(data)
+        except OSError:  # a full disk must not stop the reading of stderr: ffmpeg would block
+            self._left_bytes = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _environment() -> dict[str, str]:
+    # Nothing of ours crosses (FFREPORT would write files); two malloc arenas keep RLIMIT_AS meaningful.
+    kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if key in os.environ}
+    return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "AV_LOG_FORCE_NOCOLOR": "1"}
+
+
+def _widen(fd: int) -> None:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:  # a lower pipe-max-size: slower, not wrong
+        return
