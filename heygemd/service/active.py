@@ -63,6 +63,7 @@ class ActiveJob:
     job: Job
     items: list[ActiveItem]
     work: Path
+    error: HeygemdError | None = None  # of the job as a whole: refused at the door, cancelled, not to be staged
     cancelled: bool = False
     busy: bool = False  # a pool thread stages or delivers it
     not_before_seconds: float = 0.0
@@ -74,11 +75,12 @@ class ActiveJob:
     @staticmethod
     def of(job: Job, work: Path) -> ActiveJob:
         items = [ActiveItem(n, item, ItemFolder(work / "items" / f"{n:03d}")) for n, item in enumerate(job.items)]
-        return ActiveJob(job, items, work)
+        error = None if job.error is None else HeygemdError.from_dict(job.error)
+        return ActiveJob(job, items, work, error)
 
     @property
     def fraction(self) -> float:
-        if self.job.state in (JobState.QUEUED, JobState.STAGING):
+        if self.job.state in (JobState.QUEUED, JobState.STAGING) or not self.items:
             return 0.0
         return sum(item.fraction for item in self.items) / len(self.items)
 

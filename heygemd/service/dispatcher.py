@@ -18,7 +18,7 @@ from heygemd.core.retry import decide
 from heygemd.files import remove_tree
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
-from heygemd.service.door import Door, InputGoneError
+from heygemd.service.door import Delivery, Door, InputGoneError
 from heygemd.service.pool import Answer, Board, SharePool
 from heygemd.service.runner import Ledgerbook, LogEvent, TaskRunner
 from heygemd.service.tasks import TaskSettings
@@ -179,17 +179,16 @@ class Dispatcher:
         if active.cancelled:
             if self._runner.works_on(active):
                 return
-            for item in active.items:
-                item.error = item.error or CancelledError("cancelled")
-        elif any(item.staged is None and not item.over for item in active.items):
+            active.error = active.error or CancelledError("cancelled")
+        elif active.error is None and any(item.staged is None and not item.over for item in active.items):
             if self.paused_reason is None and not self.draining:
                 self._set_state(active, JobState.STAGING)
                 self._in_pool("stage", active, lambda: self._door.stage(active.job))
             return
         for item in active.items:
-            if not item.over and item.plan is None and item.folder.is_prepared:
+            if active.error is None and not item.over and item.plan is None and item.folder.is_prepared:
                 self._runner.plan(active, item)
-        if all(item.over for item in active.items):
+        if active.error is not None or all(item.over for item in active.items):
             if not self._runner.works_on(active):
                 self._deliver(active, now)
         else:
@@ -197,9 +196,11 @@ class Dispatcher:
 
     def _deliver(self, active: ActiveJob, now: float) -> None:
         self._set_state(active, JobState.PUBLISHING)
-        outcomes = [views.outcome(item) for item in active.items]
+        outcomes = [views.outcome(item, active.error) for item in active.items]
+        error = active.error or next((o.error for o in outcomes if o.error is not None), None)
         receipt = views.job_receipt(active.job, outcomes, now)
-        self._in_pool("deliver", active, lambda: self._door.deliver(active.job, outcomes, receipt))
+        still_needed = self._journal.still_needed(active.job.id)
+        self._in_pool("deliver", active, lambda: self._door.deliver(active.job, outcomes, error, receipt, still_needed))
 
     def _in_pool(self, kind: Any, active: ActiveJob, work: Callable[[], Any]) -> None:
         active.busy = True
@@ -211,7 +212,7 @@ class Dispatcher:
         if answer.error is not None:
             self._pool_failed(answer.kind, active, answer.error)
         elif answer.kind == "deliver":
-            self._over(active, str(answer.value))
+            self._over(active, answer.value)
         else:
             active.attempts = 0
             for item, copy in zip(active.items, answer.value, strict=True):
@@ -231,8 +232,7 @@ class Dispatcher:
             decision = decide(error, attempt=active.attempts, max_attempts=attempts, batch=1)
             active.not_before_seconds = now + decision.wait_seconds
             if decision.action == "fail":
-                for item in active.items:
-                    item.error = item.error or error
+                active.error = error
         else:
             # The result exists; only its way out is blocked. Never give up on it.
             active.attempts += 1
@@ -246,27 +246,28 @@ class Dispatcher:
     def _drop(self, active: ActiveJob, error: HeygemdError) -> None:
         job = active.job.evolve(state=JobState.CANCELLED, ended_seconds=self._clock(), error=error.to_dict())
         self._log("job.cancelled", **job.log_context(), reason=error.message)
-        self._forget(job)
+        self._forget(job, ())
 
-    def _over(self, active: ActiveJob, where: str) -> None:
-        errors = [item.error for item in active.items if item.error is not None]
+    def _over(self, active: ActiveJob, delivery: Delivery) -> None:
+        where = delivery.where
+        error = active.error or next((item.error for item in active.items if item.error is not None), None)
         state = JobState.DONE
-        if errors:
+        if error is not None:
             state = JobState.CANCELLED if active.cancelled else JobState.FAILED
         now = self._clock()
-        error = errors[0].to_dict() if errors else None
-        job = active.job.evolve(state=state, ended_seconds=now, error=error)
+        job = active.job.evolve(state=state, ended_seconds=now, error=error.to_dict() if error else None)
         seconds = round(now - (job.started_seconds or now), 3)
         if state is JobState.DONE:
             self._log("job.finished", **job.log_context(), path=where, duration_seconds=seconds)
         elif state is JobState.CANCELLED:
             self._log("job.cancelled", **job.log_context(), reason="asked for", duration_seconds=seconds)
         else:
-            self._log("job.failed", **job.log_context(), path=where, error=errors[0], duration_seconds=seconds)
-        self._forget(job)
+            self._log("job.failed", **job.log_context(), path=where, error=error, duration_seconds=seconds)
+        self._forget(job, delivery.stuck)
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: Job, stuck: Sequence[str]) -> None:
         self._journal.update(job)
+        self._journal.release(job.id, except_paths=stuck)
         remove_tree(self._active.pop(job.id).work)
         self.ended.append(job)
         self._board.put(job, views.final(job))

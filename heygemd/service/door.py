@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,10 +34,22 @@ class ItemOutcome:
     ffmpeg_log: Path
 
 
+ClaimKey = tuple[str, int, int]
+"""Path, size, mtime_ns: see spool.drops."""
+
+
 class InputGoneError(HeygemdError):
     """An input vanished or was replaced before it was staged: what is there now is seen as a new drop."""
 
     code = "HG-2006"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """`where`: for the log, in words. `stuck`: inputs that could not be moved and so stay claimed."""
+
+    where: str
+    stuck: tuple[str, ...] = ()
 
 
 class Door(Protocol):
@@ -48,8 +60,18 @@ class Door(Protocol):
         """Copy, check and hash the inputs. Raises InputGoneError when they are no longer what was claimed."""
         ...
 
-    def deliver(self, job: Job, outcomes: Sequence[ItemOutcome], receipt: Mapping[str, Any]) -> str:
-        """Publish what succeeded, keep what failed, archive the inputs. Returns where, in words for the log."""
+    def deliver(
+        self,
+        job: Job,
+        outcomes: Sequence[ItemOutcome],
+        error: HeygemdError | None,
+        receipt: Mapping[str, Any],
+        still_needed: Collection[ClaimKey],
+    ) -> Delivery:
+        """Publish what succeeded, keep what failed with its reason, archive the other inputs.
+
+        `error`: why the job as a whole ended without success. `still_needed`: inputs that other jobs hold.
+        """
         ...
 
     def show(self, job: Job, view: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from heygemd.core.placement import Device
 from heygemd.files import explained, publish_file, temp_name
 from heygemd.gpu.devices import cpu_device, devices
 from heygemd.service.dispatcher import Dispatcher
-from heygemd.service.door import ItemOutcome, StagedItem
+from heygemd.service.door import ClaimKey, Delivery, ItemOutcome, StagedItem
 from heygemd.service.planning import plan_item
 from heygemd.service.setup import make_executor, task_settings
 from heygemd.service.tasks import prepare_task
@@ -43,6 +43,11 @@ class _MemoryJournal:
 
     def update(self, job: Job) -> None: ...
 
+    def release(self, job_id: str, except_paths: Collection[str] = ()) -> None: ...
+
+    def still_needed(self, job_id: str) -> frozenset[ClaimKey]:
+        return frozenset()
+
     def set_plan(self, job_id: str, item: str, segments: Sequence[Mapping[str, Any]]) -> None: ...
 
     def segment_done(self, job_id: str, item: str, number: int, info: Mapping[str, Any]) -> None: ...
@@ -64,7 +69,14 @@ class _FileDoor:
     def stage(self, job: Job) -> Sequence[StagedItem]:
         return [self.staged]
 
-    def deliver(self, job: Job, outcomes: Sequence[ItemOutcome], receipt: Mapping[str, Any]) -> str:
+    def deliver(
+        self,
+        job: Job,
+        outcomes: Sequence[ItemOutcome],
+        error: HeygemdError | None,
+        receipt: Mapping[str, Any],
+        still_needed: Collection[ClaimKey],
+    ) -> Delivery:
         (self.outcome,) = outcomes
         self.receipt = receipt
         if self.outcome.video is not None:
@@ -75,7 +87,7 @@ class _FileDoor:
                     publish_file(temp, self.output, replace=True)
             finally:
                 temp.unlink(missing_ok=True)
-        return str(self.output)
+        return Delivery(str(self.output))
 
     def show(self, job: Job, view: Mapping[str, Any]) -> None: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from heygemd.core.placement import Device, Ledger, Request, place
 from heygemd.core.retry import decide
 from heygemd.core.task import Message, Task
 from heygemd.service.active import ActiveItem, ActiveJob
+from heygemd.service.door import ClaimKey
 from heygemd.service.planning import plan_item, with_batch
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, finish_task, prepare_task, render_task
 from heygemd.work.executor import Executor
@@ -25,6 +26,10 @@ class Ledgerbook(Protocol):
     """The part of the journal that is written while jobs run."""
 
     def update(self, job: Job) -> None: ...
+
+    def release(self, job_id: str, except_paths: Collection[str] = ()) -> None: ...
+
+    def still_needed(self, job_id: str) -> Collection[ClaimKey]: ...
 
     def set_plan(self, job_id: str, item: str, segments: Sequence[Mapping[str, Any]]) -> None: ...
 

@@ -67,10 +67,10 @@ def final(job: Job) -> dict[str, Any]:
     )
 
 
-def outcome(item: ActiveItem) -> ItemOutcome:
-    """How an item that is over ended."""
+def outcome(item: ActiveItem, job_error: HeygemdError | None) -> ItemOutcome:
+    """How an item ended: by itself, or with its job."""
     if item.error is not None or item.result is None or item.prepared is None:
-        error = item.error or HeygemdError(f"{item.item.name} ended without a result")
+        error = item.error or job_error or HeygemdError(f"{item.item.name} ended without a result")
         return ItemOutcome(item.item, None, None, _error_receipt(item, error), error, item.folder.log)
     return ItemOutcome(
         item.item,

@@ -1,0 +1,317 @@
+"""`heygemd serve`: scan → claim → dispatch, for months. The loop never touches the share and never sleeps long."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import heygemd
+from heygemd.config import Settings
+from heygemd.core.errors import HeygemdError, ShareAwayError
+from heygemd.core.job import JobState
+from heygemd.gpu.devices import cpu_device, devices
+from heygemd.ops import systemd
+from heygemd.ops.logs import get_logger, log_event
+from heygemd.service.calls import Calls
+from heygemd.service.dispatcher import Dispatcher
+from heygemd.service.housekeeping import Housekeeping
+from heygemd.service.intake import Intake, settled
+from heygemd.service.setup import make_executor, task_settings
+from heygemd.service.share_door import ShareDoor
+from heygemd.spool.drops import Scan
+from heygemd.spool.inbox import Inbox
+from heygemd.spool.journal import Journal
+from heygemd.spool.layout import Layout
+from heygemd.spool.lock import daemon_lock
+from heygemd.spool.staging import sweep_work
+from heygemd.spool.watch import Watch
+
+_SHARE_RETRY_SECONDS = 5.0
+_REQUESTS_SECONDS = 0.5
+
+Reload = Callable[[], Settings]
+"""Reads the configuration again. Raises ConfigError."""
+
+
+def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> int:
+    """Run the daemon until a signal ends it, or until the inbox is drained. The exit code: 0, 1, or 75 for `--once`
+    when the share is away. Raises HeygemdError when it cannot even start."""
+    log = partial(log_event, get_logger())
+    layout = Layout(settings.root.absolute(), settings.state.absolute())
+    started = time.monotonic()
+    log("daemon.started", version=heygemd.__version__, root=str(layout.root), state=str(layout.state))
+    stop = _Signals()
+    with stop.caught():
+        if not _reach_share(layout, stop, log, once):
+            return ShareAwayError.exit_code
+        with daemon_lock(layout.lock), Journal(layout.journal) as journal:
+            daemon = Daemon(settings, layout, journal, stop, log, reload)
+            try:
+                code = daemon.run(once)
+            finally:
+                daemon.close()
+    log("daemon.stopped", duration_seconds=round(time.monotonic() - started, 1), exit_code=code)
+    return code
+
+
+class _Signals:
+    """What the outside wants: `reason` to stop, `reload` wanted. Handlers only set flags."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.reload = False
+        self.woken = threading.Event()
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Signals are ours inside; outside the main thread (tests) there are none to catch."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.reason = signal.Signals(number).name
+        self.woken.set()
+
+
+def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once: bool) -> bool:
+    """Wait until the share is there. A share outage is a state, not an exit; only `--once` gives up."""
+    degraded = False
+    while stop.reason is None:
+        try:
+            layout.ensure()
+        except ShareAwayError as error:
+            if not degraded:
+                log("daemon.degraded", reason=error.message, error=error)
+                systemd.status(f"degraded: {error.message}")
+                degraded = True
+            if once:
+                return False
+            systemd.watchdog()
+            stop.woken.wait(_SHARE_RETRY_SECONDS)
+        else:
+            if degraded:
+                log("daemon.recovered", reason="the share is back")
+            return True
+    return False
+
+
+class Daemon:
+    """The loop and its parts. One thread; `run` returns the exit code."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        layout: Layout,
+        journal: Journal,
+        stop: _Signals,
+        log: Callable[..., None],
+        reload: Reload | None,
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._journal = journal
+        self._stop = stop
+        self._log = log
+        self._reload = reload
+        self._calls = Calls()
+        targets = devices(settings.scheduler)
+        self._device_names = ", ".join(device.name for device in targets)
+        self._dispatcher = Dispatcher(
+            journal=journal,
+            executor=make_executor(settings, log),
+            door=ShareDoor(layout, reserve_bytes=settings.service.min_free_state_bytes),
+            devices=targets,
+            host=cpu_device(settings.scheduler),
+            settings=task_settings(settings),
+            work=layout.work,
+            log=log,
+            status_seconds=settings.service.status_seconds,
+        )
+        self._intake = Intake(journal, self._dispatcher, layout, self._calls, log)
+        self._housekeeping = Housekeeping(settings, layout, journal, self._calls, log)
+        self._inbox = Inbox(layout, settings.inbox, settings.limits)
+        self._hint = threading.Event()
+        self._watch = Watch(layout.inbox, settings.inbox.watch, self._hint.set)
+        self._next_scan_seconds = 0.0  # monotonic
+        self._next_requests_seconds = 0.0
+        self._last_scan: Scan | None = None
+        self._degraded: str | None = None
+        self._failed_jobs = 0
+        self._ready = False
+
+    def run(self, once: bool) -> int:
+        unfinished = self._intake.resume()
+        sweep_work(self._layout, unfinished)
+        if self._journal.setting("paused"):
+            self._dispatcher.pause("`heygemd pause` was called")
+        self._watch.start()
+        self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.method)
+        while self._stop.reason is None and not (once and self._drained()):
+            self._round(once)
+        return self._finish(once)
+
+    def close(self) -> None:
+        self._watch.stop()
+        self._calls.close()
+        self._dispatcher.close()
+
+    # ---- one round ----
+
+    def _round(self, once: bool) -> None:
+        self._dispatcher.step()
+        self._calls.collect()
+        now = time.monotonic()
+        if self._hint.is_set() or now >= self._next_scan_seconds:
+            self._scan(now)
+        if now >= self._next_requests_seconds:
+            self._next_requests_seconds = now + _REQUESTS_SECONDS
+            self._intake.serve_requests()
+            self._housekeeping.step(now, self._dispatcher)
+            if not self._watch.healthy():
+                self._watch.restart()
+                self._log("watch.restarted", path=str(self._layout.inbox), reason="its thread had died")
+        if self._stop.reload:
+            self._stop.reload = False
+            self._stop.woken.clear()
+            self._reload_settings()
+        for job in self._dispatcher.ended:
+            self._failed_jobs += job.state is JobState.FAILED
+        if self._dispatcher.ended:
+            self._dispatcher.ended.clear()
+            self._next_scan_seconds = 0.0  # room in the queue; and `--once` wants to know whether that was all
+        systemd.watchdog()
+        systemd.status(self._status())
+
+    def _scan(self, now: float) -> None:
+        claimed = self._journal.claimed_identities()
+        if self._calls.start("scan", partial(self._scan_inbox, claimed), self._scanned):
+            self._hint.clear()
+            self._next_scan_seconds = now + self._settings.inbox.scan_seconds
+
+    def _scan_inbox(self, claimed: Any) -> Scan:
+        self._layout.check_share()
+        return self._inbox.scan(claimed)
+
+    def _scanned(self, scan: Scan | None, error: HeygemdError | None) -> None:
+        if error is not None or scan is None:
+            self._degrade(error)
+            return
+        self._recover()
+        self._last_scan = scan
+        self._log(
+            "scan.finished",
+            files=scan.num_files,
+            waiting=len(scan.waiting),
+            ignored=len(scan.ignored),
+            duration_seconds=scan.duration_seconds,
+        )
+        if scan.paused and self._dispatcher.paused_reason is None:
+            self._dispatcher.pause("a PAUSE file lies on the share")
+        elif not scan.paused and self._dispatcher.paused_reason == "a PAUSE file lies on the share":
+            self._dispatcher.resume()
+        self._intake.take(scan)
+        if scan.waiting and not settled(scan):
+            # Something settles: look again as soon as it can be complete, not only at the next full scan.
+            soon = max(0.2, self._settings.inbox.settle_seconds / max(1, self._settings.inbox.settle_scans))
+            self._next_scan_seconds = min(self._next_scan_seconds, time.monotonic() + soon)
+        if not self._ready:
+            self._ready = True
+            self._log("daemon.ready", devices=self._device_names, queued=self._dispatcher.counts["queued"])
+            systemd.ready()
+
+    def _degrade(self, error: HeygemdError | None) -> None:
+        reason = error.message if error is not None else "the inbox could not be scanned"
+        if self._degraded != reason:
+            self._degraded = reason
+            self._log("daemon.degraded", reason=reason, error=error)
+        if isinstance(error, ShareAwayError):
+            self._dispatcher.pause(reason, for_seconds=2 * self._settings.inbox.scan_seconds)
+
+    def _recover(self) -> None:
+        if self._degraded is not None:
+            self._log("daemon.recovered", reason=self._degraded)
+            self._degraded = None
+
+    def _reload_settings(self) -> None:
+        if self._reload is None:
+            return
+        systemd.reloading()
+        try:
+            new = self._reload()
+        except HeygemdError as error:
+            self._log("config.refused", error=error, path=error.path)
+        else:
+            changed = _changed_keys(self._settings, new)
+            kept = [key for key in changed if key.split(".")[0] in ("root", "state", "log")]
+            self._settings = new.model_copy(update={"root": self._settings.root, "state": self._settings.state})
+            self._inbox.settings = new.inbox
+            self._dispatcher.settings = task_settings(new)
+            self._housekeeping.settings = self._settings
+            self._log("config.reloaded", keys=[key for key in changed if key not in kept])
+        systemd.ready()
+
+    def _status(self) -> str:
+        counts = self._dispatcher.counts
+        text = f"{counts['active']} in work, {counts['queued']} queued, on {self._device_names}"
+        paused = self._dispatcher.paused_reason
+        if self._degraded:
+            text = f"degraded: {self._degraded}; {text}"
+        elif paused:
+            text = f"paused: {paused}; {text}"
+        return text
+
+    # ---- the end ----
+
+    def _drained(self) -> bool:
+        if self._dispatcher.paused_reason is not None and self._dispatcher.counts["tasks"] == 0:
+            return self._last_scan is not None
+        fresh = self._last_scan is not None and not self._calls.running("scan") and self._next_scan_seconds > 0
+        return self._dispatcher.idle and fresh and self._last_scan is not None and settled(self._last_scan)
+
+    def _finish(self, once: bool) -> int:
+        if self._stop.reason is not None:
+            self._log("daemon.stopping", reason=f"signal {self._stop.reason}", signal=self._stop.reason)
+            systemd.stopping()
+            self._drain()
+            return 0
+        if once and not self._dispatcher.idle:
+            self._log("daemon.stopping", reason=f"paused: {self._dispatcher.paused_reason}")
+            return ShareAwayError.exit_code
+        return 1 if self._failed_jobs else 0
+
+    def _drain(self) -> None:
+        """Let running segments end, for a while; what is cut off is rendered again after the restart."""
+        self._dispatcher.draining = True
+        until = time.monotonic() + self._settings.service.drain_seconds
+        systemd.extend_timeout(self._settings.service.drain_seconds + 5)
+        while self._dispatcher.counts["tasks"] and time.monotonic() < until:
+            self._dispatcher.step()
+            systemd.watchdog()
+
+
+def _changed_keys(old: Settings, new: Settings) -> list[str]:
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return sorted(key for key in after if before.get(key) != after[key])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -1,0 +1,174 @@
+"""What a scan found, turned into jobs of the journal; and what the command line asks for. Runs in the loop's thread."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from heygemd.core.errors import BadInputError, HeygemdError
+from heygemd.core.job import Job, JobState
+from heygemd.service.calls import Calls
+from heygemd.service.dispatcher import Dispatcher
+from heygemd.service.runner import LogEvent
+from heygemd.spool.control import Request, answer, take_requests
+from heygemd.spool.drops import Drop, Refusal, Scan, Why
+from heygemd.spool.farewell import begin_retry, restore
+from heygemd.spool.journal import Journal
+from heygemd.spool.layout import Layout
+from heygemd.spool.names import fold, unique_name
+
+_UNFINISHED = frozenset(state for state in JobState if not state.final)
+_MOVING = frozenset({Why.SETTLING, Why.MANIFEST, Why.BUSY, Why.PRESET})
+"""Reasons to wait that pass by themselves soon; `--once` waits for these, not for a partner that may never come."""
+
+
+def new_job_id() -> str:
+    """Sorts by time, unique without coordination."""
+    return f"{int(time.time() * 1000):012x}{secrets.token_hex(4)}"
+
+
+class Intake:
+    """Owns nothing; brings drops into the journal and the dispatcher."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        layout: Layout,
+        calls: Calls,
+        log: LogEvent,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._layout = layout
+        self._calls = calls
+        self._log = log
+        self._clock = clock
+        self._told: dict[str, str] = {}  # path → reason, so that each wait is logged once
+
+    def resume(self) -> frozenset[str]:
+        """Give the dispatcher what an earlier run left unfinished; the ids."""
+        jobs = self._journal.jobs(_UNFINISHED)
+        for job in jobs:
+            if job.state is not JobState.QUEUED:
+                self._log("job.resumed", **job.log_context(), stage=job.state.value)
+            self._dispatcher.submit(job)
+        return frozenset(job.id for job in jobs)
+
+    def take(self, scan: Scan) -> int:
+        """Claim what is ready and what is refused; how many."""
+        taken = set(self._journal.names() | scan.taken_names) if scan.ready or scan.refused else set()
+        count = sum(self._claim(drop, None, taken) for drop in scan.ready)
+        count += sum(self._refuse(refusal, taken) for refusal in scan.refused)
+        told = {w.path: w.reason.value for w in scan.waiting}
+        for waiting in scan.waiting:
+            if self._told.get(waiting.path) != waiting.reason.value and waiting.reason not in _MOVING:
+                self._log("input.waiting", path=waiting.path, reason=waiting.detail)
+        for ignored in scan.unreadable:
+            self._log("input.waiting", path=ignored.path, reason=ignored.reason)
+        self._told = told
+        return count
+
+    def _refuse(self, refusal: Refusal, taken: set[str]) -> int:
+        path = refusal.drop.manifest or next((f.path for f in refusal.drop.inputs), refusal.drop.name)
+        self._log("input.refused", path=path, error=refusal.error)
+        return self._claim(refusal.drop, refusal.error, taken)
+
+    def _claim(self, drop: Drop, error: HeygemdError | None, taken: set[str]) -> int:
+        name = unique_name(drop.name, taken)
+        job = drop.to_job(new_job_id(), name, self._clock())
+        if error is not None:
+            job = job.evolve(error=error.to_dict())
+        if not self._journal.add(job):
+            return 0
+        taken.add(fold(name))
+        path = drop.manifest or drop.items[0].video if drop.items else name
+        if error is None:
+            self._log("job.claimed", **job.log_context(), path=path, count=len(job.items), folder=job.folder)
+        self._dispatcher.submit(job)
+        return 1
+
+    # ---- the command line ----
+
+    def serve_requests(self) -> None:
+        for request in take_requests(self._layout.control):
+            if not self._calls.running(request.id):
+                self._serve(request)
+
+    def _serve(self, request: Request) -> None:
+        self._log("control.received", reason=request.action, path=request.job)
+        try:
+            if request.action == "retry":
+                self._retry(request)
+                return  # answered when the share has
+            message = self._act(request)
+        except HeygemdError as error:
+            self._answer(request, error)
+            return
+        answer(self._layout.control, request.id, True, message)
+
+    def _act(self, request: Request) -> str:
+        if request.action == "cancel":
+            return self._cancel(self._find(request))
+        if request.action == "pause":
+            self._journal.set_setting("paused", True)
+            self._dispatcher.pause("`heygemd pause` was called")
+            return "paused: running segments end, nothing new starts"
+        if request.action == "resume":
+            self._journal.set_setting("paused", None)
+            self._dispatcher.resume()
+            return "the queue goes on"
+        if request.action == "scan":
+            return "a scan was asked for"
+        raise BadInputError(f"the daemon does not do {request.action!r}", remedy="Update the older of the two.")
+
+    def _find(self, request: Request) -> Job:
+        job = self._journal.get(request.job) if request.job else None
+        if job is None:
+            raise BadInputError(f"there is no job {request.job!r}", remedy="`heygemd status` lists the jobs.")
+        return job
+
+    def _cancel(self, job: Job) -> str:
+        if job.state.final:
+            raise BadInputError(f"{job.name} is {job.state.value} already", remedy="There is nothing to cancel.")
+        self._dispatcher.cancel(job.id)
+        return f"{job.name} is being cancelled; its inputs go to failed/{job.name}/"
+
+    def _retry(self, request: Request) -> None:
+        job = self._find(request)
+        if job.state not in (JobState.FAILED, JobState.CANCELLED):
+            raise BadInputError(f"{job.name} is {job.state.value}", remedy="Only failed or cancelled jobs are retried.")
+        # What was refused before it became a job is read anew from the inbox.
+        way: Callable[[Job, Layout], Any] = begin_retry if job.items else restore
+        self._calls.start(request.id, partial(way, job, self._layout), partial(self._retried, request, job))
+
+    def _retried(self, request: Request, job: Job, _value: Any, error: HeygemdError | None) -> None:
+        if error is not None:
+            self._answer(request, error)
+            return
+        self._log("job.retried", **job.log_context())
+        if job.items:
+            job = job.evolve(
+                state=JobState.QUEUED, error=None, ended_seconds=None, started_seconds=None, attempts=job.attempts + 1
+            )
+            self._journal.update(job)
+            self._journal.clear_segments(job.id)
+            self._dispatcher.submit(job)
+            message = f"{job.name} is queued again"
+        else:
+            self._journal.remove(job.id)
+            message = f"the files of {job.name} are back in the inbox and will be read again"
+        answer(self._layout.control, request.id, True, message)
+
+    def _answer(self, request: Request, error: HeygemdError) -> None:
+        self._log("control.refused", reason=error.message, error=error)
+        answer(self._layout.control, request.id, False, error.message, error=error.to_dict())
+
+
+def settled(scan: Scan) -> bool:
+    """Nothing in the inbox is about to become a job by itself."""
+    return not scan.ready and not scan.refused and all(w.reason not in _MOVING for w in scan.waiting)
