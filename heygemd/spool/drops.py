@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 
 from heygemd.core.errors import HeygemdError
 from heygemd.core.job import InputFile, Item, Job
@@ -67,6 +65,7 @@ class Why(StrEnum):
 
     SETTLING = "settling"  # still being written, or not quiet for long enough
     PARTNER = "partner"  # the other half of the pair is not there
+    IN_USE = "in use"  # its partner belongs to a job that is not finished
     AMBIGUOUS = "ambiguous"  # more than one file could be the half of the pair
     MISSING = "missing"  # a file that the manifest names is not there
     MANIFEST = "manifest"  # a manifest beside it is still being written
@@ -77,12 +76,13 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A file or group that is not ready. `path`: relative to the inbox; `detail`: one line for people."""
+    """A file or group that is not ready. Paths are relative to the inbox; `detail`: one line for people."""
 
     path: str
     reason: Why
     since_seconds: float  # how long nothing about it changed
     detail: str
+    files: tuple[str, ...] = ()  # all that wait together
 
 
 @dataclass(frozen=True)
@@ -116,4 +116,20 @@ class Scan:
     num_bytes: int = 0
     at_seconds: float = 0.0  # Unix time
     duration_seconds: float = 0.0
-    pending: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # ready drops of each folder
+
+    def about(self, path: str) -> str | None:
+        """What this scan says of a file, in words; None when it was not there or is claimed by a job."""
+        for drop in self.ready:
+            if any(file.path == path for file in drop.inputs):
+                return "complete: it becomes a job now"
+        for refusal in self.refused:
+            if any(file.path == path for file in refusal.drop.inputs):
+                return f"refused: {refusal.error.message}"
+        for waiting in self.waiting:
+            if path == waiting.path or path in waiting.files:
+                return f"waits ({waiting.reason}): {waiting.detail}"
+        for what, found in (("ignored", self.ignored), ("cannot be read now", self.unreadable)):
+            for one in found:
+                if path == one.path or path.startswith(one.path + "/"):
+                    return f"{what}: {one.reason}"
+        return None

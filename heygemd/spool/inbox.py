@@ -1,0 +1,314 @@
+"""The inbox: what lies there, what of it is a job, what everything else waits for. The scan is the truth.
+
+Used from one thread. It never writes, moves or removes anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from heygemd.core.errors import BadInputError, HeygemdError, MissingInputError, ShareAwayError
+from heygemd.core.manifest import Manifest, Preset
+from heygemd.core.settings import InboxSettings, LimitSettings
+from heygemd.files import explained
+from heygemd.spool.documents import manifest_stem
+from heygemd.spool.drops import ClaimKey, Drop, Ignored, Refusal, Scan, Waiting, Why
+from heygemd.spool.ignore import Ignore
+from heygemd.spool.layout import Layout
+from heygemd.spool.listing import Listing, Seen, list_inbox
+from heygemd.spool.names import fold, nfc, shown
+from heygemd.spool.pairing import Lone, Pair, kind_of, pair_files, stem_of
+from heygemd.spool.resolve import Finder, Found, check_files, drop_of_manifest, drop_of_pair, refused_drop
+from heygemd.spool.settle import Settle
+from heygemd.spool.wording import Wording, Words
+
+
+class Inbox:
+    """Scans the inbox and remembers, between scans, since when each file is quiet."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        settings: InboxSettings,
+        limits: LimitSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._layout = layout
+        self._clock = clock
+        self._monotonic = monotonic
+        self._settle = Settle(settings.settle_scans, settings.settle_seconds)
+        self.configure(settings, limits)
+
+    def configure(self, settings: InboxSettings, limits: LimitSettings) -> None:
+        """Take new settings (SIGHUP); what is known of the files stays."""
+        self._settings = settings
+        self._limits = limits
+        self._ignore = Ignore(settings.ignore)
+        self._settle.require(settings.settle_scans, settings.settle_seconds)
+        self._wording = Wording(self._layout.inbox, settings.max_manifest_bytes)
+
+    def scan(self, claimed: Collection[ClaimKey], pending: Mapping[str, int] | None = None) -> Scan:
+        """Look at everything once.
+
+        `claimed`: a snapshot of `Journal.claimed_identities()`, taken after the last scan's drops were added.
+        `pending`: folder → jobs of it that wait already. Raises ShareAwayError when the share is not there.
+        """
+        start = self._monotonic()
+        self._layout.check_share()
+        with explained(f"inbox {self._layout.inbox}"):
+            try:
+                listing = list_inbox(self._layout.inbox, self._ignore)
+            except FileNotFoundError:
+                raise ShareAwayError(f"{self._layout.inbox} is missing", remedy="Make the folder again.") from None
+            paused = self._layout.pause_file.exists()
+        self._layout.check_share()  # a mount that went away meanwhile looks like an empty folder
+        presets = {seen.path: seen for seen in listing.presets.values()}
+        self._settle.observe({**listing.files, **presets}, {i.path for i in listing.unreadable}, start)
+        found = _Pass(listing, self._settle, self._wording, self._settings, self._limits, claimed)
+        found.run()
+        ready = found.within_limits(pending or {})
+        taken: frozenset[str] = frozenset()
+        if ready or found.refused:
+            with explained(f"share {self._layout.root}"):
+                folders = (self._layout.outbox, self._layout.failed)
+                taken = frozenset(fold(path.name) for folder in folders for path in folder.iterdir())
+        return Scan(
+            ready=tuple(ready),
+            refused=tuple(found.refused),
+            waiting=tuple(found.waiting),
+            ignored=tuple(Ignored(path, why) for path, why in sorted(listing.ignored.items())),
+            unreadable=tuple(listing.unreadable),
+            taken_names=taken,
+            paused=paused,
+            truncated=listing.truncated,
+            num_files=len(listing.files),
+            num_claimed=found.num_claimed,
+            num_bytes=sum(seen.size for seen in listing.files.values()),
+            at_seconds=self._clock(),
+            duration_seconds=self._monotonic() - start,
+        )
+
+
+@dataclass
+class _Pass:
+    """One scan's reasoning."""
+
+    listing: Listing
+    settle: Settle
+    wording: Wording
+    settings: InboxSettings
+    limits: LimitSettings
+    claimed: Collection[ClaimKey]
+    ready: list[tuple[float, Drop]] = field(default_factory=list)  # with how long it is quiet
+    refused: list[Refusal] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    num_claimed: int = 0
+
+    def run(self) -> None:
+        files = self.listing.files.values()
+        manifests = [seen for seen in files if manifest_stem(seen.name) is not None]
+        self.wording.forget_all_but({m.path for m in manifests}, {p.path for p in self.listing.presets.values()})
+        self.num_claimed = sum(seen.claim in self.claimed for seen in files)
+        finder = Finder(self.listing)
+        self.named_by: dict[str, set[str]] = defaultdict(set)  # file → manifests that name it
+        self.held: list[tuple[str, str]] = []  # folder, manifest in it that cannot be read yet
+        known: list[tuple[Seen, Words, Found]] = []
+        for seen in sorted(manifests, key=lambda seen: seen.path):
+            try:
+                words = self.wording.manifest(seen)
+            except OSError as error:
+                self._wait(seen.path, Why.BUSY, [seen], f"cannot be read now: {error.strerror}")
+                self.held.append((seen.folder, seen.name))
+                continue
+            found = finder.find(seen.folder, words.names)
+            for file in found.files.values():
+                self.named_by[file.path].add(seen.path)
+            if seen.claim in self.claimed:
+                continue
+            if words.error is not None and not self.settle.settled(seen.path):
+                self.held.append((seen.folder, seen.name))
+            known.append((seen, words, found))
+        self.by_folder: dict[str, list[Seen]] = defaultdict(list)
+        for seen in files:
+            if manifest_stem(seen.name) is not None or seen.path in self.named_by:
+                continue
+            if kind_of(seen.name) is None:
+                self.listing.ignored[seen.path] = "not a kind of file that a pair is made of"
+            else:
+                self.by_folder[seen.folder].append(seen)
+        taken_along: set[str] = set()
+        for seen, words, found in known:
+            taken_along |= self._manifest(seen, words, found)
+        for folder in sorted(self.by_folder):
+            rest = [seen for seen in self.by_folder[folder] if seen.path not in taken_along]
+            pairs, lone = pair_files(rest, self.claimed)
+            for pair in pairs:
+                self._pair(pair)
+            for single in lone:
+                self._lone(folder, single)
+
+    def within_limits(self, pending: Mapping[str, int]) -> list[Drop]:
+        """The ready drops, the longest quiet first, as far as their folders have room for more."""
+        counts = Counter(pending)
+        limit = self.settings.max_pending_per_folder
+        ready = []
+        for quiet, drop in sorted(self.ready, key=lambda r: (-r[0], r[1].inputs[0].path)):
+            if counts[drop.folder] >= limit:
+                detail = f"{limit} jobs of this folder wait already"
+                files = tuple(file.path for file in drop.inputs)
+                self.waiting.append(Waiting(drop.manifest or files[0], Why.FOLDER_LIMIT, quiet, detail, files))
+            else:
+                counts[drop.folder] += 1
+                ready.append(drop)
+        return ready
+
+    def _manifest(self, seen: Seen, words: Words, found: Found) -> set[str]:
+        """Sort one unclaimed manifest; paths of files that go with it though it does not name them."""
+        present = list({file.path: file for file in found.files.values()}.values())
+        group = [seen, *present]
+        stem = manifest_stem(seen.name) or ""
+        if not self.settle.settled(seen.path):
+            self._wait(seen.path, Why.SETTLING, [seen], self.settle.missing_for(seen.path))
+            return set()
+        error = words.error or found.error
+        along: list[Seen] = []
+        if words.error is not None:
+            along = [s for s in self.by_folder.get(seen.folder, ()) if nfc(stem_of(s.name)) == nfc(stem)]
+        if error is None and found.missing:
+            names = ", ".join(shown(name) + (f" ({why})" if why else "") for name, why in sorted(found.missing.items()))
+            if not self._overdue(group):
+                self._wait(seen.path, Why.MISSING, group, f"waits for {names}")
+                return set()
+            error = MissingInputError(f"{shown(seen.name)}: {names} never came", path=seen.path)
+        if error is None and words.manifest is not None:
+            error = self._manifest_drop(seen, words.manifest, found, present)
+        if error is not None:
+            own = [f for f in present if self.named_by[f.path] == {seen.path}] + along
+            self._refuse(stem, seen.folder, own, seen, error)
+        return {file.path for file in along}
+
+    def _manifest_drop(self, seen: Seen, manifest: Manifest, found: Found, present: list[Seen]) -> HeygemdError | None:
+        """Make the drop or wait; the error when it can never be made."""
+        try:
+            check_files(present, self.limits)
+            if self._hold(seen.folder, [seen, *present], seen.path):
+                return None
+            layers, priority = self._presets(seen.folder)
+            drop = drop_of_manifest(seen, manifest, found.files, layers, priority, self.limits)
+        except HeygemdError as error:
+            return error
+        self._ready(drop, [seen, *present])
+        return None
+
+    def _pair(self, pair: Pair) -> None:
+        group = [pair.video, pair.audio]
+        folder = pair.video.folder
+        if self._hold(folder, group, pair.video.path):
+            return
+        for name in (
+            name for where, name in self.held if folder == where or folder.startswith(where + "/") or not where
+        ):
+            self._wait(pair.video.path, Why.MANIFEST, group, f"{shown(name)} is still being written")
+            return
+        layers, priority = self._presets(folder)
+        try:
+            check_files(group, self.limits)
+            drop = drop_of_pair(pair, layers, priority)
+        except HeygemdError as error:
+            self._refuse(pair.stem, folder, group, None, error)
+            return
+        self._ready(drop, group)
+
+    def _lone(self, folder: str, lone: Lone) -> None:
+        first = lone.files[0]
+        if not all(self.settle.settled(seen.path) for seen in lone.files):
+            moving = next(seen for seen in lone.files if not self.settle.settled(seen.path))
+            self._wait(first.path, Why.SETTLING, [moving], self.settle.missing_for(moving.path))
+        elif lone.why is Why.IN_USE or not self._overdue(lone.files):
+            self._wait(first.path, lone.why, lone.files, lone.detail)
+        else:
+            names = ", ".join(shown(seen.name) for seen in lone.files)
+            hours = self.settings.partner_timeout_seconds / 3600
+            if lone.why is Why.PARTNER:
+                error: HeygemdError = MissingInputError(f"{names}: the other half never came in {hours:g} h")
+            else:
+                error = BadInputError(lone.detail, remedy="Leave one of each kind, or write a manifest.")
+            self._refuse(lone.stem, folder, lone.files, None, error)
+
+    def _hold(self, folder: str, group: Sequence[Seen], path: str) -> bool:
+        """Note why a complete group has to wait a little, if it has to."""
+        for seen in group:
+            if not self.settle.settled(seen.path):
+                self._wait(path, Why.SETTLING, [seen], f"{shown(seen.name)}: {self.settle.missing_for(seen.path)}")
+                return True
+        for place in _up(folder):
+            preset = self.listing.presets.get(place)
+            if preset is None:
+                continue
+            try:
+                words = self.wording.preset(preset)
+            except OSError as error:
+                self._wait(path, Why.BUSY, group, f"{shown(preset.path)} cannot be read now: {error.strerror}")
+                return True
+            if not self.settle.settled(preset.path):
+                detail = f"{shown(preset.path)}: {self.settle.missing_for(preset.path)}"
+                self._wait(path, Why.PRESET, group, detail)
+                return True
+            if isinstance(words, HeygemdError):
+                self._wait(path, Why.PRESET, group, words.message)
+                return True
+        return False
+
+    def _presets(self, folder: str) -> tuple[list[dict[str, Any]], int]:
+        """Options and priority that the presets from the top down to `folder` give."""
+        layers: list[dict[str, Any]] = []
+        priority = 0
+        for place in _up(folder):
+            seen = self.listing.presets.get(place)
+            preset = None if seen is None else self.wording.preset(seen)
+            if isinstance(preset, Preset):
+                layers.append({**preset.options, **({} if preset.engine is None else {"engine": preset.engine})})
+                priority = priority if preset.priority is None else preset.priority
+        return layers, priority
+
+    def _ready(self, drop: Drop, group: Sequence[Seen]) -> None:
+        self.ready.append((self._quiet(group), drop))
+
+    def _refuse(
+        self, stem: str, folder: str, files: Sequence[Seen], manifest: Seen | None, error: HeygemdError
+    ) -> None:
+        """Refuse once everything that goes to failed/ is quiet. What another job uses stays."""
+        mine = [seen for seen in files if seen.claim not in self.claimed]
+        for seen in mine:
+            if not self.settle.settled(seen.path):
+                self._wait(
+                    manifest.path if manifest else seen.path, Why.SETTLING, [seen], self.settle.missing_for(seen.path)
+                )
+                return
+        self.refused.append(Refusal(refused_drop(stem, folder, mine, manifest), error))
+
+    def _wait(self, path: str, why: Why, group: Sequence[Seen], detail: str) -> None:
+        files = tuple(dict.fromkeys((path, *(seen.path for seen in group))))
+        self.waiting.append(Waiting(path, why, self._quiet(group), detail, files))
+
+    def _quiet(self, group: Sequence[Seen]) -> float:
+        return min(self.settle.quiet_seconds(seen.path) for seen in group)
+
+    def _overdue(self, group: Sequence[Seen]) -> bool:
+        """Whether a group waited long enough. Never while a part of the inbox could not be seen."""
+        limit = self.settings.partner_timeout_seconds
+        if not limit or self.listing.unreadable or self.listing.truncated:
+            return False
+        return self._quiet(group) >= limit
+
+
+def _up(folder: str) -> list[str]:
+    """The top, and every folder down to `folder`."""
+    parts = folder.split("/") if folder else []
+    return ["", *("/".join(parts[:end]) for end in range(1, len(parts) + 1))]
