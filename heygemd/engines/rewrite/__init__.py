@@ -1,0 +1,74 @@
+"""`rewrite`: lip sync from nothing but the clip, the speech and the installed packages.
+
+Named after Bregler, Covell, Slaney: Video Rewrite (1997). A driver turns speech into the motion of a mouth; a warp makes
+the mouth of the frame obey it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.core.clip import VideoInfo
+from heygemd.core.options import Options
+from heygemd.engines.base import Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
+
+
+class RewriteEngine:
+    """Renders on the CPU. Everything heavy is imported when it is first used."""
+
+    name: ClassVar[str] = "rewrite"
+    description: ClassVar[str] = "warps the person's own mouth; needs no checkpoint"
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    needs_checkpoint: ClassVar[bool] = False
+
+    def availability(self, checkpoint: Path | None) -> Availability:
+        return Availability(True, "always available: it needs nothing but the installed packages")
+
+    def memory_bytes(self, query: MemoryQuery) -> int:
+        # Measured: tables and key frames take about 90 MiB; a region of the whole frame in float32, its displacement
+        # fields and the pictures made from it come to about 150 bytes a pixel, one region at a time.
+        return (90 << 20) + 150 * query.width * query.height
+
+    def analyser(
+        self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path
+    ) -> Analyser:
+        from heygemd.engines.rewrite.source import RewriteAnalyser
+
+        return RewriteAnalyser(video, options, work)
+
+    def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
+        from heygemd.engines.rewrite.driver import drive
+        from heygemd.engines.rewrite.motion import commands, full_opening
+
+        motion = drive(
+            speech.samples,
+            speech.num_frames,
+            speech.fps,
+            phones=speech.phones,
+            language=speech.language,
+            offset_seconds=options.sync_offset_seconds,
+        )
+        full = full_opening(analysis)
+        made = commands(motion.opening, motion.width, motion.closure, motion.teeth, motion.activity,
+                        full=full, follow=options.silence == "follow")
+        summary = {"driver": dict(motion.summary), "full_opening_px": round(full, 1), "silence": options.silence}
+        return Analysis(made.to_arrays(), summary)
+
+    def renderer(
+        self,
+        analysis: Analysis,
+        motion: Analysis,
+        video: VideoInfo,
+        options: Options,
+        *,
+        device: str,
+        precision: str,
+        checkpoint: Path | None,
+    ) -> Renderer:
+        from heygemd.engines.rewrite.render import RewriteRenderer
+
+        return RewriteRenderer(analysis, motion, video)

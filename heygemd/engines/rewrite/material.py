@@ -1,0 +1,263 @@
+"""What rendering borrows from a shot: the shape of its mouth, a picture of it at rest, the inside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
+
+from heygemd.engines.base import Arrays
+from heygemd.engines.rewrite.interior import Interior, painted, taken
+from heygemd.engines.rewrite.shape import MouthShape, fit_shape
+from heygemd.faces import canon
+from heygemd.faces.lips import CROP_BOX, LipCurves, measure
+from heygemd.faces.smooth import runs, smooth_values
+from heygemd.faces.track import FaceTrack
+
+KEY_BOX = (48, 104, 208, 240)
+"""What a key frame shows, in canonical pixels: from under the nose to under the chin."""
+CHUNK_FRAMES = 600
+TALKING_PX = 1.4
+"""Above this deviation of the opening (canonical pixels) the person speaks."""
+OWN, REFERENCE = "own", "reference"
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A large picture of the mouth, BGR of KEY_BOX at `scale` pixels each, compressed."""
+
+    index: int
+    scale: float
+    data: bytes
+
+    def image(self) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR)
+        return image
+
+
+@dataclass(frozen=True)
+class ShotMaterial:
+    """Of one shot. Row-wise arrays belong to the frames `rows`; pixels are canonical.
+
+    `shift` (n, 2): where the mouth is, against where `shape` has it · `opening` (n,) · `trust` (n,) 0..1.
+    `mode`: "own" warps each frame's own lips; "reference" puts the lips of one resting frame in their place first.
+    """
+
+    number: int
+    rows: NDArray[np.int64]
+    shift: NDArray[np.float32]
+    opening: NDArray[np.float32]
+    trust: NDArray[np.float32]
+    shape: MouthShape
+    mode: str
+    reason: str
+    interior: Interior
+    interior_from: str
+    picture: NDArray[np.uint8]
+    picture_scale: float
+
+    def to_arrays(self) -> Arrays:
+        name = f"shot{self.number}_"
+        return {
+            name + "shape": self.shape.to_row(),
+            name + "numbers": np.array(
+                [self.mode == REFERENCE, self.picture_scale, self.interior.split, self.interior.opening], np.float32
+            ),
+            name + "inside": np.clip(self.interior.image + 0.5, 0, 255).astype(np.uint8),
+            name + "picture": self.picture,
+        }
+
+
+def material_of(
+    number: int,
+    rows: NDArray[np.int64],
+    crop: Callable[[int], NDArray[np.uint8]],
+    keys: list[KeyFrame],
+    track: FaceTrack,
+    raw: NDArray[np.float64],
+    fps: float,
+) -> ShotMaterial | None:
+    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing."""
+    if not keys:
+        return None
+    eyes = np.asarray(track.eyes[number], np.float64)
+    curves = _all_curves(rows, crop, eyes)
+    opening = curves.opening if len(rows) < 3 else median_filter(curves.opening, 3, mode="nearest")
+    at = np.searchsorted(rows, [k.index for k in keys])
+    talking = len(rows) > 12 and float(np.std(opening)) > TALKING_PX
+    turn = track.turn[rows]
+    centre_row = _rest_frame(curves, opening, turn, track.quality[rows], at) if talking else int(at[len(at) // 2])
+    key = keys[int(np.flatnonzero(at == centre_row)[0])]
+    look = np.array([centre_row]) if talking else np.arange(len(rows))
+    shape = fit_shape(curves, look)
+    seen, match = _follow(rows, crop, int(rows[centre_row]), shape)
+    shift = _in_smoothed_frame(seen, shape, raw[rows], track.canonical[rows].astype(np.float64))
+    for start, stop in runs(track.found[rows], np.cumsum(np.diff(rows, prepend=rows[0]) > 1).astype(np.int32)):
+        shift[start:stop] = smooth_values(shift[start:stop], 1.5 if talking else 4.0)
+    picture = key.image()
+    skin, lip = _colours(picture, key.scale, shape)
+    interior, source = _inside(keys, at, opening, curves, turn, shape, skin, lip)
+    reason = (
+        f"the person speaks (opening varies by {float(np.std(opening)):.1f} of 72)"
+        if talking
+        else f"the mouth hardly moves (opening varies by {float(np.std(opening)):.1f} of 72)"
+    )
+    return ShotMaterial(
+        number,
+        rows,
+        shift.astype(np.float32),
+        opening.astype(np.float32),
+        _trust(track, rows, match, fps),
+        shape,
+        REFERENCE if talking else OWN,
+        reason,
+        interior,
+        source,
+        np.ascontiguousarray(picture[:, :, ::-1]),
+        key.scale,
+    )
+
+
+def _all_curves(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]], eyes: canon.Points) -> LipCurves:
+    parts = []
+    for start in range(0, len(rows), CHUNK_FRAMES):
+        stop = min(len(rows), start + CHUNK_FRAMES)
+        parts.append(measure(np.stack([crop(int(i)) for i in rows[start:stop]]), eyes))
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return LipCurves(
+        first.columns,
+        np.concatenate([p.rows for p in parts]),
+        np.concatenate([p.gain for p in parts]),
+        np.mean([p.corners for p in parts], axis=0),
+    )
+
+
+def _rest_frame(
+    curves: LipCurves,
+    opening: NDArray[np.float64],
+    turn: NDArray[np.float32],
+    quality: NDArray[np.float32],
+    at: NDArray[np.int64],
+) -> int:
+    """The key frame whose mouth is closed, relaxed and seen from the usual side."""
+    middle = curves.rows[:, 5:8]
+    thickness = np.median(middle[:, :, 3] - middle[:, :, 2] + middle[:, :, 1] - middle[:, :, 0], axis=1)
+    height = np.median(middle[:, :, 0], axis=1)
+    closed = float(np.percentile(opening, 12))
+    cost = (
+        1.0 * np.maximum(opening - closed, 0)
+        + 40.0 * turn
+        + 0.35 * np.abs(thickness - np.median(thickness))
+        + 0.25 * np.abs(height - np.median(height))
+        + 6.0 * np.maximum(0.6 - quality, 0)
+        - 0.02 * np.minimum(np.median(curves.gain[:, 4:9], axis=1), 100)
+    )
+    return int(at[np.argmin(cost[at])])
+
+
+def _follow(
+    rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]], reference: int, shape: MouthShape
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shift (n, 2) of the base of the nose and the skin above the lips against frame `reference`, and how well it fits.
+
+    When a head turns, the mouth moves against the eyes that the tracker holds on to; this part moves with the mouth.
+    """
+    reach = 9
+    x = int(shape.centre) - CROP_BOX[0]
+    low = int(np.clip(shape.c0 - 0.22 * shape.gap - shape.upper + 3 - CROP_BOX[1], 18, 60))
+    left, right = max(reach, x - 30), min(CROP_BOX[2] - CROP_BOX[0] - reach, x + 30)
+    top = 2
+    template = _plain(crop(reference))[top + reach // 2 : low, left:right]
+    found = np.zeros((len(rows), 2))
+    match = np.zeros(len(rows))
+    for i, index in enumerate(rows):
+        area = _plain(crop(int(index)))[: low + reach, left - reach : right + reach]
+        scores = cv2.matchTemplate(area, template, cv2.TM_CCOEFF_NORMED)
+        _, best, _, (px, py) = cv2.minMaxLoc(scores)
+        found[i] = px + _peak(scores[py], px) - reach, py + _peak(scores[:, px], py) - (top + reach // 2)
+        match[i] = best
+    return found, match
+
+
+def _plain(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), 1.0).astype(np.float32)
+
+
+def _peak(scores: NDArray[np.float32], at: int) -> float:
+    if not 0 < at < len(scores) - 1:
+        return 0.0
+    a, b, c = (float(v) for v in scores[at - 1 : at + 2])
+    bend = a - 2 * b + c
+    return float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5)) if bend < -1e-9 else 0.0
+
+
+def _in_smoothed_frame(
+    seen: NDArray[np.float64], shape: MouthShape, raw: NDArray[np.float64], smooth: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    mouth = np.array([shape.centre, shape.c0])
+    out = np.empty_like(seen)
+    for i in range(len(seen)):
+        there = raw[i][:, :2] @ (mouth + seen[i]) + raw[i][:, 2]
+        out[i] = np.linalg.solve(smooth[i][:, :2], there - smooth[i][:, 2]) - mouth
+    return out
+
+
+def _colours(picture: NDArray[np.uint8], scale: float, shape: MouthShape) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(3,) RGB of the skin beside and under the mouth, and of the lower lip."""
+
+    def median(x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float32]:
+        a, b, c, d = (
+            int(v) for v in ((x0 - KEY_BOX[0]) * scale, (y0 - KEY_BOX[1]) * scale, (x1 - KEY_BOX[0]) * scale, (y1 - KEY_BOX[1]) * scale)
+        )
+        part = picture[max(0, b) : max(1, d), max(0, a) : max(1, c)].reshape(-1, 3)
+        return np.asarray(np.median(part, axis=0)[::-1], np.float32)
+
+    c, y = shape.centre, shape.c0
+    below = median(c - 12, y + shape.gap + shape.lower + 6, c + 12, y + shape.gap + shape.lower + 16)
+    above = median(c - 16, y - shape.upper - 12, c + 16, y - shape.upper - 5)
+    skin = np.maximum(below, above)
+    lip = median(c - 8, y + 0.78 * shape.gap + 3, c + 8, y + 0.78 * shape.gap + max(6.0, shape.lower - 2))
+    return skin, lip
+
+
+def _inside(
+    keys: list[KeyFrame],
+    at: NDArray[np.int64],
+    opening: NDArray[np.float64],
+    curves: LipCurves,
+    turn: NDArray[np.float32],
+    shape: MouthShape,
+    skin: NDArray[np.float32],
+    lip: NDArray[np.float32],
+) -> tuple[Interior, str]:
+    """The person's own open mouth where a key frame shows one wide enough, else a painted one."""
+    wide = opening[at]
+    painting = painted(shape, skin, lip)
+    usable = np.flatnonzero(wide >= max(5.0, float(np.percentile(opening, 70))))
+    if not len(usable):
+        return painting, "painted"
+    worth = np.minimum(wide[usable], 15.0) - 60.0 * turn[at[usable]]
+    pick = int(usable[int(np.argmax(worth))])
+    key = keys[pick]
+    seen = fit_shape(curves, at[pick : pick + 1])
+    if seen.gap < 4.0:
+        return painting, "painted"
+    picture = np.ascontiguousarray(key.image()[:, :, ::-1]).astype(np.float32)
+    return taken(picture, key.scale, np.array(KEY_BOX[:2], np.float64), seen, painting), f"frame {key.index}"
+
+
+def _trust(track: FaceTrack, rows: NDArray[np.int64], match: NDArray[np.float64], fps: float) -> NDArray[np.float32]:
+    """1 where the pose is near the shot's usual one, 0 where a mouth put there would sit on the cheek; eased over time."""
+    turned = 1.0 - np.clip((track.turn[rows] - 0.16) / 0.12, 0.0, 1.0)
+    fits = np.clip((match - 0.25) / 0.25, 0.0, 1.0)
+    raw = np.minimum(turned, fits)
+    if len(raw) < 5:
+        return np.ones(len(raw), np.float32)
+    wide = max(3, round(fps / 5) | 1)
+    return np.asarray(uniform_filter1d(minimum_filter1d(median_filter(raw, 3), wide), wide), np.float32)

@@ -1,0 +1,157 @@
+"""Pass 1 of `rewrite`: the face, the mouth in every frame, and the pictures of it that rendering borrows from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.core.clip import VideoInfo
+from heygemd.core.errors import NoFaceError
+from heygemd.core.options import Options
+from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
+from heygemd.engines.rewrite.material import KEY_BOX, KeyFrame, ShotMaterial, material_of
+from heygemd.faces import canon
+from heygemd.faces.detect import CascadeDetector
+from heygemd.faces.lips import CROP_BOX, HEIGHT, WIDTH
+from heygemd.faces.track import FaceTrack, FaceTracker
+
+MAX_KEY_FRAMES = 200
+_QUALITY = [int(cv2.IMWRITE_JPEG_QUALITY), 95]
+
+
+class Spool:
+    """Small pictures in one file, compressed; read back by number. Memory stays constant in the clip's length."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+        self._spans: list[tuple[int, int]] = []
+
+    def append(self, image: NDArray[np.uint8] | None) -> None:
+        if image is None:
+            self._spans.append((0, 0))
+            return
+        data = cv2.imencode(".jpg", image, _QUALITY)[1].tobytes()
+        start = self._file.seek(0, 2)
+        self._file.write(data)
+        self._spans.append((start, len(data)))
+
+    def read(self, number: int) -> NDArray[np.uint8]:
+        start, length = self._spans[number]
+        self._file.seek(start)
+        image: NDArray[np.uint8] = cv2.imdecode(np.frombuffer(self._file.read(length), np.uint8), cv2.IMREAD_COLOR)
+        return image
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RewriteAnalyser:
+    """Frames in order; keeps small mouth crops of all of them on disk and large ones of a few in memory."""
+
+    def __init__(self, video: VideoInfo, options: Options, work: Path) -> None:
+        choice = options.face_box or options.face
+        self._fps = float(video.fps)
+        self._tracker = FaceTracker(CascadeDetector(), choice, video.width, video.height, self._fps)
+        self._path = work / "mouths.bin"
+        self._spool = Spool(self._path)
+        self._keys: list[KeyFrame] = []
+        self._key_stride = 2
+        self._raw: list[canon.Affine] = []
+        self._still = video.still
+
+    def update(self, frame: AnalysisFrame) -> None:
+        sight = self._tracker.update(frame.index, frame.image, frame.scale)
+        if sight.matrix is None:
+            self._spool.append(None)
+            self._raw.append(np.eye(2, 3))
+            return
+        self._spool.append(_crop(frame.image, sight.matrix, CROP_BOX, 1.0))
+        source = sight.matrix * frame.scale
+        source[:, 2] += 0.5 * frame.scale - 0.5
+        self._raw.append(source)
+        if frame.index % self._key_stride == 0 or self._still:
+            self._keep(frame, sight.matrix)
+
+    def _keep(self, frame: AnalysisFrame, matrix: canon.Affine) -> None:
+        factor = float(np.clip(canon.scale_of(matrix), 1.0, 3.0))
+        crop = _crop(frame.image, matrix, KEY_BOX, factor)
+        data = cv2.imencode(".jpg", crop, [int(cv2.IMWRITE_JPEG_QUALITY), 97])[1].tobytes()
+        self._keys.append(KeyFrame(frame.index, factor, data))
+        if len(self._keys) > MAX_KEY_FRAMES:
+            self._key_stride *= 2
+            self._keys = [k for k in self._keys if k.index % self._key_stride == 0]
+
+    def finish(self) -> Analysis:
+        try:
+            return self._finish()
+        finally:
+            self._spool.close()
+            self._path.unlink(missing_ok=True)
+
+    def _finish(self) -> Analysis:
+        track = self._tracker.finish()
+        if not track.found.any():
+            raise NoFaceError("no face was found in any frame of the video")
+        n = len(track.found)
+        shift = np.zeros((n, 2), np.float32)
+        opening = np.zeros(n, np.float32)
+        trust = np.zeros(n, np.float32)
+        shots: list[ShotMaterial] = []
+        raw = np.array(self._raw)
+        for number in range(int(track.shot.max()) + 1):
+            rows = np.flatnonzero(track.found & (track.shot == number))
+            if not len(rows):
+                continue
+            keys = [k for k in self._keys if track.shot[k.index] == number]
+            made = material_of(number, rows, self._spool.read, keys, track, raw, self._fps)
+            if made is None:
+                continue
+            shift[rows], opening[rows], trust[rows] = made.shift, made.opening, made.trust
+            shots.append(made)
+        if not shots:
+            raise NoFaceError("no face in the video shows a mouth that can be measured")
+        arrays: Arrays = dict(track.to_arrays())
+        arrays |= {"mouth_shift": shift, "mouth_opening": opening, "mouth_trust": trust}
+        for made in shots:
+            arrays |= made.to_arrays()
+        return Analysis(arrays, _summary(track, shots, trust, self._tracker.faces_seen))
+
+
+def _crop(image: NDArray[np.uint8], matrix: canon.Affine, box: tuple[int, int, int, int], scale: float) -> NDArray[np.uint8]:
+    """The canonical `box` of the picture at `scale` pixels each."""
+    inner = canon.compose(matrix, np.array([[1 / scale, 0.0, box[0]], [0.0, 1 / scale, box[1]]]))
+    size = (round((box[2] - box[0]) * scale), round((box[3] - box[1]) * scale))
+    method = cv2.INTER_LINEAR if scale == 1.0 else cv2.INTER_CUBIC
+    out: NDArray[np.uint8] = cv2.warpAffine(
+        image, inner, size, flags=method | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    return out
+
+
+def _summary(track: FaceTrack, shots: list[ShotMaterial], trust: NDArray[np.float32], seen: int) -> dict[str, Any]:
+    found = int(track.found.sum())
+    return {
+        "engine": "rewrite",
+        "frames": len(track.found),
+        "frames_without_face": len(track.found) - found,
+        "frames_passed_through": int((track.found & (trust <= 0)).sum()),
+        "frames_reduced": int((track.found & (trust > 0) & (trust < 0.99)).sum()),
+        "faces_in_a_picture": seen,
+        "shots": [
+            {
+                "shot": made.number,
+                "frames": len(made.rows),
+                "mode": made.mode,
+                "reason": made.reason,
+                "interior": made.interior_from,
+            }
+            for made in shots
+        ],
+    }
+
+
+assert (WIDTH, HEIGHT) == (CROP_BOX[2] - CROP_BOX[0], CROP_BOX[3] - CROP_BOX[1])  # noqa: S101 (a constant of two modules)
