@@ -11,7 +11,6 @@ from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, smooth
 _HOP = SPEECH_RATE // TRACK_RATE
 _SILENCE_DB = -65.0
 _OPEN_RISE_DB = 9.0
-_HOLD_SECONDS = 0.15
 
 
 def level_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -24,21 +23,15 @@ def level_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(10 * np.log10(power + 1e-12), np.float32)
 
 
-def activity(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """0…1 for every row of TRACK_RATE: 1 in speech, 0 in silence, short gaps between words bridged."""
+def level_gate(samples: NDArray[np.float32], rows: int) -> NDArray[np.bool_]:
+    """(rows,) bool at TRACK_RATE: loud enough to be speech, by the recording's own noise floor and its loud parts."""
     level = level_db(samples)
     if not len(level):
-        return level
+        return np.zeros(rows, bool)
     smoothed = smooth(level, 0.05)
     loud, floor = np.percentile(smoothed, [95, 5])
-    # A recording without pauses has no floor to measure; then 30 dB below its loud parts stands for it.
+    # A recording without pauses has no floor to measure; then 12 dB below its loud parts is the most the gate asks.
     threshold = max(min(floor + _OPEN_RISE_DB, loud - 12), loud - 35, _SILENCE_DB)
-    active = smoothed > threshold
-    return bridge(active)
-
-
-def bridge(active: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Gaps of up to 0.3 s bridged, edges held as long, then softened."""
-    held = smooth(active.astype(np.float32), 2 * _HOLD_SECONDS) > 1e-6
-    softened: NDArray[np.float32] = np.clip(smooth(held.astype(np.float32), 0.2), 0, 1)
-    return softened
+    gate = np.zeros(rows, bool)
+    gate[: len(smoothed)] = smoothed[:rows] > threshold
+    return gate

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Floats, Tracks
 from heygemd.engines.rewrite.driver.sounds import CLOSED_OPENING
@@ -22,6 +21,13 @@ _FALL = np.linspace(0.9, 0.0, 10, dtype=np.float32)
 _TYPICAL_TOP = 0.60
 _TOP_PERCENTILE = 95
 _TOP_OPENING = 0.8
+SPEAKERS_QUANTILES = np.array([0.0, 0.02, 0.14, 0.22, 0.29, 0.36, 0.42, 0.48, 0.57, 0.69, 0.95], np.float32)
+"""Openings of real speakers by tenths of their time, closed at 0, their 95th percentile at about 0.8."""
+
+_NORMAL = (
+    np.array([0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100.0]),
+    np.array([-2.6, -2.33, -1.64, -1.28, -0.84, -0.52, -0.25, 0, 0.25, 0.52, 0.84, 1.28, 1.64, 2.33, 2.6]),
+)
 _TRUSTED_ROWS = 300  # three seconds of speech; below that the typical range counts too
 
 
@@ -71,8 +77,8 @@ def faded(track: Floats) -> Floats:
     return np.concatenate([track, last * _FALL]).astype(np.float32)
 
 
-def scaled_opening(opening: NDArray[np.float32], activity: NDArray[np.float32]) -> tuple[Floats, float]:
-    """Standardised opening → 0…1, the lips' contact at 0 and the speech's 95th percentile at 0.8; and that percentile.
+def scaled_known(opening: Floats, activity: Floats) -> tuple[Floats, float]:
+    """Opening of the table → 0…1: the lips' contact at 0, the speech's 95th percentile at 0.8; and that percentile.
 
     Short speech says little of its range: a typical one is mixed in.
     """
@@ -84,15 +90,34 @@ def scaled_opening(opening: NDArray[np.float32], activity: NDArray[np.float32]) 
     return np.clip((opening - CLOSED_OPENING) / span * _TOP_OPENING, 0, 1).astype(np.float32), top
 
 
+def scaled_speech(opening: Floats, activity: Floats, quantiles: Floats | None) -> Floats:
+    """Standardised prediction → 0…1 with the spread of real mouths: regression shrinks, and the mouth would mumble.
+
+    `quantiles`: a person's measured openings (0th to 100th percentile, equally spaced), else those of most speakers.
+    """
+    spoken = opening[activity > 0.5]
+    wanted = SPEAKERS_QUANTILES if quantiles is None else quantiles
+    levels = np.linspace(0, 100, len(wanted))
+    found = np.interp(levels, *_NORMAL)
+    if len(spoken):
+        trust = min(1.0, len(spoken) / _TRUSTED_ROWS)
+        found = trust * np.percentile(spoken, levels) + (1 - trust) * found
+    found = np.maximum.accumulate(found) + np.arange(len(found)) * 1e-6
+    scaled: Floats = np.clip(np.interp(opening, found, wanted), 0, 1).astype(np.float32)
+    return scaled
+
+
 def motion_of(
     tracks: Tracks, num_frames: int, fps: Fraction, offset_seconds: float, summary: dict[str, Any]
 ) -> MouthMotion:
-    """The motion of `tracks`. `offset_seconds` > 0 moves the mouth later. In silence everything fades to rest."""
+    """The motion of `tracks`, whose opening is 0…1 here; in silence everything fades to rest.
+
+    `offset_seconds` > 0 moves the mouth later.
+    """
     lead = LEAD_SECONDS - offset_seconds
-    scaled, top = scaled_opening(tracks.opening, tracks.activity)
     active = np.clip(sampled(faded(tracks.activity), num_frames, fps, lead), 0, 1)
     closure = np.clip(sampled_most(tracks.closure, num_frames, fps, CLOSURE_LEAD_SECONDS - offset_seconds), 0, 1)
-    opening = sampled(scaled, num_frames, fps, lead) * active * (1 - closure)
+    opening = sampled(tracks.opening, num_frames, fps, lead) * active * (1 - closure)
     return MouthMotion(
         fps=fps,
         opening=np.clip(opening, 0, 1),
@@ -100,6 +125,5 @@ def motion_of(
         closure=closure * active,
         teeth=np.clip(sampled(tracks.teeth, num_frames, fps, lead), 0, 1) * active * (1 - closure),
         activity=active,
-        summary=summary
-        | {"opening_top": round(top, 3), "active_share": round(float(active.mean()), 3) if num_frames else 0.0},
+        summary=summary | {"active_share": round(float(active.mean()), 3) if num_frames else 0.0},
     )

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Train the driver's network on synthesised speech and write its weights.
+
+    .venv/bin/python bench/train_driver/train.py heygemd/engines/rewrite/driver/network.npz [--minutes 200 --seed 1]
+
+Needs espeak-ng's library, the flite program and Faker (`pip install faker`); see docs/driver.md. Nothing of it is real
+speech. The same seed on the same machine gives the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from model import Net, export
+from synthesise import SOUND_NAMES, Clip, make
+from torch import nn
+
+ROWS = 300  # six seconds
+MOTION_SCALE = (1 / 0.28, 1 / 0.32, 0.5 / 0.26)  # opening and width in their own deviations; teeth count half
+
+
+def batches(clips: list[Clip], generator: np.random.Generator, size: int) -> list[tuple[torch.Tensor, ...]]:
+    """One epoch: cuts of ROWS rows from a random phase, shuffled."""
+    cuts = []
+    for number, clip in enumerate(clips):
+        for start in range(int(generator.integers(0, ROWS // 2)), max(1, len(clip.features) - ROWS // 3), ROWS):
+            cuts.append((number, start))
+    generator.shuffle(cuts)
+    made = []
+    for at in range(0, len(cuts) - size + 1, size):
+        x = np.zeros((size, ROWS, 40), np.float32)
+        y = np.zeros((size, ROWS, 5), np.float32)
+        label = np.zeros((size, ROWS), np.int64)
+        seen = np.zeros((size, ROWS), np.float32)
+        for k, (number, start) in enumerate(cuts[at : at + size]):
+            clip = clips[number]
+            count = min(ROWS, len(clip.features) - start)
+            x[k, :count] = clip.features[start : start + count]
+            y[k, :count] = clip.targets[start : start + count]
+            label[k, :count] = clip.labels[start : start + count]
+            seen[k, :count] = 1
+        made.append(
+            tuple(torch.from_numpy(a) for a in (x.transpose(0, 2, 1).copy(), y.transpose(0, 2, 1).copy(), label, seen))
+        )
+    return made
+
+
+def loss_of(net: Net, batch: tuple[torch.Tensor, ...], sound_share: float) -> torch.Tensor:
+    x, y, label, seen = batch
+    motion, logits, sounds = net(x)
+    scale = torch.tensor(MOTION_SCALE)[None, :, None]
+    error = (((motion - y[:, :3]) * scale) ** 2).mean(1)
+    error = error + nn.functional.binary_cross_entropy_with_logits(logits, y[:, 3:], reduction="none").mean(1)
+    error = error + sound_share * nn.functional.cross_entropy(sounds, label, reduction="none")
+    return (error * seen).sum() / seen.sum()
+
+
+@torch.no_grad()
+def validate(net: Net, clips: list[Clip]) -> dict[str, float]:
+    """Correlations over speech of unseen synthetic clips, mean over clips; F of closures; accuracies."""
+    net.eval()
+    rows = []
+    for clip in clips:
+        x = torch.from_numpy(clip.features.astype(np.float32).T[None])
+        motion, logits, sounds = net(x)
+        y = clip.targets.astype(np.float32)
+        if y[:, 4].max() < 0.5:
+            continue
+        got = motion[0].numpy()
+        closed, truth = (logits[0, 0] > 0).numpy(), y[:, 3] > 0.5
+        hits = (closed & truth).sum()
+        rows.append(
+            (
+                *(np.corrcoef(got[k], y[:, k])[0, 1] for k in range(3)),
+                2 * hits / max(1, closed.sum() + truth.sum()),
+                ((logits[0, 1] > 0).numpy() == (y[:, 4] > 0.5)).mean(),
+                (sounds[0].argmax(0).numpy() == clip.labels).mean(),
+            )
+        )
+    names = ("opening_r", "width_r", "teeth_r", "closure_f", "activity_accuracy", "sound_accuracy")
+    return {n: round(float(v), 3) for n, v in zip(names, np.nanmean(rows, axis=0), strict=True)}
+
+
+def train(clips: list[Clip], unseen: list[Clip], seed: int, epochs: int, sound_share: float, **shape: object) -> Net:
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    net = Net(40, len(SOUND_NAMES), **shape)  # type: ignore[arg-type]
+    size = 16
+    steps = epochs * len(batches(clips, np.random.default_rng(0), size))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps + 50 * epochs)
+    for epoch in range(epochs):
+        net.train()
+        began, total = time.monotonic(), []
+        for batch in batches(clips, generator, size):
+            loss = loss_of(net, batch, sound_share)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            total.append(loss.item())
+        print(
+            epoch, f"loss {np.mean(total):.3f}", f"{time.monotonic() - began:.0f} s", validate(net, unseen), flush=True
+        )
+    return net.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=200)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sound-share", type=float, default=0.3)
+    options = parser.parse_args()
+    clips, unseen = make(options.seed, options.minutes), make(options.seed + 998, 10)
+    net = train(clips, unseen, options.seed, options.epochs, options.sound_share)
+    export(
+        net,
+        options.out,
+        {"trained": f"{options.minutes:g} min, seed {options.seed}", "heads": "opening width teeth closure activity"},
+    )
+    print(options.out, options.out.stat().st_size, "bytes;", sum(p.numel() for p in net.parameters()), "weights")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What is known of a recording before anybody's mouth comes into it: the network's and the phone recogniser's views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heygemd.engines.base import SPEECH_RATE
+from heygemd.engines.rewrite.driver.activity import level_gate
+from heygemd.engines.rewrite.driver.allphone import recognise
+from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, articulate, smooth
+from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats
+from heygemd.engines.rewrite.driver.network import Heard, at_rate, hear
+
+_ENOUGH_ROWS = 50
+_BRIDGED_SECONDS = 0.35
+_EDGE_SECONDS = 0.12
+_SPEECH_LIKELY = 0.5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`heard` has rows at FEATURE_RATE, the others at TRACK_RATE. `active`: 0…1, speech with its short gaps."""
+
+    heard: Heard
+    table: Tracks
+    active: Floats
+    sounds: int
+    speech_seconds: float
+
+    def features(self) -> tuple[Floats, Floats]:
+        """For a regression: (rows, h) the network's hidden layer and (rows, 8) its output and the table's, unscaled."""
+        rows = len(self.heard.opening)
+        table = np.stack([self.table.opening, self.table.width, self.table.teeth, self.table.closure], axis=1)
+        halved = table[: 2 * rows].reshape(rows, 2, 4).mean(axis=1)
+        heard = self.heard
+        own = np.stack([heard.opening, heard.width, heard.teeth, heard.closure], axis=1)
+        return heard.hidden, np.concatenate([own, halved], axis=1).astype(np.float32)
+
+    def active_rows(self) -> np.ndarray:
+        """(rows,) bool at FEATURE_RATE."""
+        return np.asarray(self.active[::2][: len(self.heard.opening)] > _SPEECH_LIKELY)
+
+
+def gather(samples: Floats) -> Evidence:
+    """Evidence of (n,) float32 speech at 16 kHz. Rows cover the sound; memory is 600 bytes a row beside it."""
+    heard = hear(samples)
+    rows = len(heard.opening) * TRACK_RATE // FEATURE_RATE
+    found = recognise(samples)
+    table = articulate(found, rows, exact=False)
+    likely = smooth(at_rate(heard.activity, rows, TRACK_RATE), 0.1)
+    gate = level_gate(samples, rows)
+    voiced = (likely > _SPEECH_LIKELY) & gate
+    return Evidence(heard, table, bridged(voiced), len(found), float(voiced.sum()) / TRACK_RATE)
+
+
+def bridged(active: np.ndarray) -> Floats:
+    """Gaps shorter than 0.35 s closed, edges held a little, then softened: 0…1."""
+    reach = round(_BRIDGED_SECONDS * TRACK_RATE / 2)
+    held = _eroded(_dilated(active, reach + 6), reach)
+    softened: Floats = np.clip(smooth(held.astype(np.float32), 2 * _EDGE_SECONDS), 0, 1)
+    return softened
+
+
+def _dilated(mask: np.ndarray, reach: int) -> np.ndarray:
+    total = np.concatenate([[0], np.cumsum(np.pad(mask.astype(np.int64), reach))])
+    return np.asarray(total[2 * reach + 1 :] - total[: -2 * reach - 1] > 0) if len(mask) else mask
+
+
+def _eroded(mask: np.ndarray, reach: int) -> np.ndarray:
+    return ~_dilated(~mask, reach)
+
+
+def standardised(values: Floats, where: np.ndarray) -> Floats:
+    """Zero mean and unit deviation over `where`; nearly constant values stay small instead of blowing up."""
+    chosen = values[where] if where.sum() >= _ENOUGH_ROWS else values
+    if not len(chosen):
+        return values
+    return np.asarray((values - chosen.mean(axis=0)) / np.maximum(chosen.std(axis=0), 0.02), np.float32)
+
+
+def seconds_of(samples: Floats) -> float:
+    return len(samples) / SPEECH_RATE

@@ -1,0 +1,188 @@
+"""What a person's own speech teaches about their mouth: a small regression on top of the driver's evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.engines.rewrite.driver.articulate import Floats
+from heygemd.engines.rewrite.driver.evidence import Evidence, standardised
+from heygemd.engines.rewrite.driver.features import FEATURE_RATE
+from heygemd.engines.rewrite.driver.motion import LEAD_SECONDS
+
+MIN_SPEECH_SECONDS = 2.0
+
+_LAMBDA = 0.05
+_TREND_SECONDS = 1.0
+_HALF_TRUST_SECONDS = 3.0
+_MOST_OFFSET_SECONDS = 0.24
+_OFFSET_STEP_SECONDS = 0.02
+# How strongly an offset needs to be shown: a lag of 0.1 s must raise the sum of both correlations by this much.
+_OFFSET_PRIOR = 0.08
+_QUANTILES = np.linspace(0, 100, 21)
+
+
+@dataclass(frozen=True)
+class PersonalDriver:
+    """Regression weights for one person. `opening`, `width`: (features,). `trust`: 0…1, its share against the general
+    driver. `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive).
+    `opening_quantiles`: 21 quantiles of the measured opening, contact at 0, the 95th percentile at 0.8.
+    """
+
+    opening: Floats
+    width: Floats
+    trust: float
+    offset_seconds: float
+    opening_quantiles: Floats
+    speech_seconds: float
+    opening_r: float
+    width_r: float
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For .npz without pickle."""
+        numbers = [self.trust, self.offset_seconds, self.speech_seconds, self.opening_r, self.width_r]
+        return {
+            "personal_opening": self.opening,
+            "personal_width": self.width,
+            "personal_quantiles": self.opening_quantiles,
+            "personal_numbers": np.array(numbers, np.float64),
+        }
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PersonalDriver | None:
+        """None where the arrays hold no personal driver."""
+        if "personal_numbers" not in arrays:
+            return None
+        trust, offset, seconds, opening_r, width_r = (float(v) for v in arrays["personal_numbers"])
+        return PersonalDriver(
+            np.asarray(arrays["personal_opening"], np.float32),
+            np.asarray(arrays["personal_width"], np.float32),
+            trust,
+            offset,
+            np.asarray(arrays["personal_quantiles"], np.float32),
+            seconds,
+            opening_r,
+            width_r,
+        )
+
+
+def regressors(evidence: Evidence) -> Floats:
+    """(rows, features) at FEATURE_RATE: columns standardised over the speech, each group of equal weight."""
+    hidden, own = evidence.features()
+    spoken = evidence.active_rows()
+    parts = (standardised(hidden, spoken) / np.sqrt(hidden.shape[1]), standardised(own, spoken) / np.sqrt(own.shape[1]))
+    return np.asarray(np.clip(np.concatenate(parts, axis=1), -3, 3), np.float32)
+
+
+def at_frames(rows: Floats, num_frames: int, fps: Fraction, shift_seconds: float) -> Floats:
+    """Rows at FEATURE_RATE at the time of every frame plus `shift_seconds`, interpolated; the ends are held."""
+    where = (np.arange(num_frames) * (fps.denominator / fps.numerator) + shift_seconds) * FEATURE_RATE - 0.25
+    where = np.clip(where, 0, len(rows) - 1)
+    low = np.floor(where).astype(int)
+    high = np.minimum(low + 1, len(rows) - 1)
+    part = (where - low).astype(np.float32).reshape((-1,) + (1,) * (rows.ndim - 1))
+    return np.asarray(rows[low] * (1 - part) + rows[high] * part, np.float32)
+
+
+def detrended(values: Floats, fps: Fraction, spoken: NDArray[np.bool_]) -> Floats:
+    """Without what is slower than about a second (a smile, a turn of the head), unmeasured frames at 0."""
+    known = np.isfinite(values) & spoken
+    kept = np.where(known, values, 0.0).astype(np.float64)
+    half = max(1, round(3 * _TREND_SECONDS * float(fps)))
+    bell = np.exp(-0.5 * (np.arange(-half, half + 1) / (_TREND_SECONDS * float(fps))) ** 2)
+    weight = np.convolve(known.astype(np.float64), bell, mode="full")[half : half + len(values)]
+    trend = np.convolve(kept, bell, mode="full")[half : half + len(values)] / np.maximum(weight, 1e-6)
+    return np.asarray(np.where(known, values - trend, 0.0), np.float32)
+
+
+def correlation(a: Floats, b: Floats, where: NDArray[np.bool_]) -> float:
+    if where.sum() < 10 or a[where].std() < 1e-6 or b[where].std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(a[where], b[where])[0, 1])
+
+
+def fit(
+    evidence: Evidence, general: Floats, opening: NDArray[Any], width: NDArray[Any], fps: Fraction
+) -> PersonalDriver | None:
+    """Learn from a clip's own sound (`evidence`, `general` (rows, 2): general opening and width) and measured mouth.
+
+    `opening`, `width`: (frames,) in any unit, NaN where unmeasured. None where under 2 s of speech were measured.
+    """
+    frames = min(len(opening), len(width))
+    opening, width = np.asarray(opening[:frames], np.float32), np.asarray(width[:frames], np.float32)
+    rows = len(evidence.heard.opening)
+    if not frames or not rows:
+        return None
+    inside = np.arange(frames) * float(1 / fps) < rows / FEATURE_RATE
+    known = np.isfinite(opening) & np.isfinite(width)
+    spoken = known & inside & (at_frames(evidence.active[::2], frames, fps, 0) > 0.5)
+    seconds = float(spoken.sum() / fps)
+    if seconds < MIN_SPEECH_SECONDS:
+        return None
+    targets = [detrended(track, fps, spoken) for track in (opening, width)]
+    offset = _offset(general, targets, spoken, fps)
+    x = at_frames(regressors(evidence), frames, fps, LEAD_SECONDS - offset)
+    base = at_frames(general, frames, fps, LEAD_SECONDS - offset)
+    weights = [_ridge(x[spoken], y[spoken]) for y in targets]
+    checked = [_held_out(x, y, base[:, k], spoken) for k, y in enumerate(targets)]
+    return PersonalDriver(
+        opening=weights[0],
+        width=weights[1],
+        trust=seconds / (seconds + _HALF_TRUST_SECONDS),
+        offset_seconds=offset,
+        opening_quantiles=_quantiles(opening[spoken]),
+        speech_seconds=seconds,
+        opening_r=checked[0],
+        width_r=checked[1],
+    )
+
+
+def _offset(general: Floats, targets: list[Floats], spoken: NDArray[np.bool_], fps: Fraction) -> float:
+    """How late the picture is, in seconds, by the general driver; 0 unless the clip shows otherwise."""
+    count = round(_MOST_OFFSET_SECONDS / _OFFSET_STEP_SECONDS)
+    best, found = -np.inf, 0.0
+    for step in sorted(range(-count, count + 1), key=abs):
+        offset = step * _OFFSET_STEP_SECONDS
+        moved = at_frames(general, len(spoken), fps, LEAD_SECONDS - offset)
+        score = (
+            sum(correlation(moved[:, k], targets[k], spoken) for k in range(2)) - _OFFSET_PRIOR * (offset / 0.1) ** 2
+        )
+        if score > best + 1e-9:
+            best, found = score, offset
+    return found
+
+
+def _ridge(x: Floats, y: Floats) -> Floats:
+    """Weights for the standardised target."""
+    target = (y - y.mean()) / max(float(y.std()), 1e-6)
+    centred = (x - x.mean(axis=0)).astype(np.float64)
+    gram = centred.T @ centred + _LAMBDA * len(x) * np.eye(x.shape[1])
+    return np.asarray(np.linalg.solve(gram, centred.T @ target), np.float32)
+
+
+def _held_out(x: Floats, y: Floats, base: Floats, spoken: NDArray[np.bool_]) -> float:
+    """Correlation on each half of what was learned from the other, the mean of both: what the receipt quotes."""
+    places = np.flatnonzero(spoken)
+    halves = (places[: len(places) // 2], places[len(places) // 2 :])
+    scores = []
+    for learn, test in (halves, halves[::-1]):
+        if len(learn) < 20 or len(test) < 20:
+            return correlation(base, y, spoken)
+        got = np.zeros(len(y), np.float32)
+        got[test] = (x[test] @ _ridge(x[learn], y[learn])).astype(np.float32)
+        chosen = np.zeros(len(y), bool)
+        chosen[test] = True
+        scores.append(correlation(got, y, chosen))
+    return float(np.mean(scores))
+
+
+def _quantiles(opening: Floats) -> Floats:
+    """Quantiles of the measured opening with its closed mouth at 0 and its 95th percentile at 0.8."""
+    closed, top = np.percentile(opening, [2, 95])
+    found = np.percentile(opening, _QUANTILES)
+    return np.asarray(np.clip((found - closed) / max(float(top - closed), 1e-6) * 0.8, 0, 1), np.float32)
