@@ -102,7 +102,7 @@ def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once:
                 degraded = True
             if once:
                 return False
-            systemd.watchdog()
+            systemd.watchdog_ping()
             stop.woken.wait(_SHARE_RETRY_SECONDS)
         else:
             if degraded:
@@ -147,7 +147,7 @@ class Daemon:
         self._housekeeping = Housekeeping(settings, layout, journal, self._calls, log)
         self._inbox = Inbox(layout, settings.inbox, settings.limits)
         self._hint = threading.Event()
-        self._watch = Watch(layout.inbox, settings.inbox.watch, self._hint.set)
+        self._watch = Watch(layout.inbox, self._hint.set, wanted=settings.inbox.watch)
         self._next_scan_seconds = 0.0  # monotonic
         self._next_requests_seconds = 0.0
         self._last_scan: Scan | None = None
@@ -161,7 +161,7 @@ class Daemon:
         if self._journal.setting("paused"):
             self._dispatcher.pause("`heygemd pause` was called")
         self._watch.start()
-        self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.method)
+        self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.problem or self._watch.mode)
         while self._stop.reason is None and not (once and self._drained()):
             self._round(once)
         return self._finish(once)
@@ -183,8 +183,7 @@ class Daemon:
             self._next_requests_seconds = now + _REQUESTS_SECONDS
             self._intake.serve_requests()
             self._housekeeping.step(now, self._dispatcher)
-            if not self._watch.healthy():
-                self._watch.restart()
+            if self._watch.check():
                 self._log("watch.restarted", path=str(self._layout.inbox), reason="its thread had died")
         if self._stop.reload:
             self._stop.reload = False
@@ -195,18 +194,16 @@ class Daemon:
         if self._dispatcher.ended:
             self._dispatcher.ended.clear()
             self._next_scan_seconds = 0.0  # room in the queue; and `--once` wants to know whether that was all
-        systemd.watchdog()
+        systemd.watchdog_ping()
         systemd.status(self._status())
 
     def _scan(self, now: float) -> None:
-        claimed = self._journal.claimed_identities()
-        if self._calls.start("scan", partial(self._scan_inbox, claimed), self._scanned):
+        if self._calls.running("scan"):
+            return
+        claimed, pending = self._journal.claimed_identities(), self._dispatcher.pending_by_folder()
+        if self._calls.start("scan", partial(self._inbox.scan, claimed, pending), self._scanned):
             self._hint.clear()
             self._next_scan_seconds = now + self._settings.inbox.scan_seconds
-
-    def _scan_inbox(self, claimed: Any) -> Scan:
-        self._layout.check_share()
-        return self._inbox.scan(claimed)
 
     def _scanned(self, scan: Scan | None, error: HeygemdError | None) -> None:
         if error is not None or scan is None:
@@ -260,7 +257,7 @@ class Daemon:
             changed = _changed_keys(self._settings, new)
             kept = [key for key in changed if key.split(".")[0] in ("root", "state", "log")]
             self._settings = new.model_copy(update={"root": self._settings.root, "state": self._settings.state})
-            self._inbox.settings = new.inbox
+            self._inbox.configure(new.inbox, new.limits)
             self._dispatcher.settings = task_settings(new)
             self._housekeeping.settings = self._settings
             self._log("config.reloaded", keys=[key for key in changed if key not in kept])
@@ -302,7 +299,7 @@ class Daemon:
         systemd.extend_timeout(self._settings.service.drain_seconds + 5)
         while self._dispatcher.counts["tasks"] and time.monotonic() < until:
             self._dispatcher.step()
-            systemd.watchdog()
+            systemd.watchdog_ping()
 
 
 def _changed_keys(old: Settings, new: Settings) -> list[str]:

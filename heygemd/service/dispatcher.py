@@ -7,6 +7,7 @@ from the journal and the work folders, so a restart repeats only what was not fi
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ class Dispatcher:
     @property
     def counts(self) -> dict[str, int]:
         return {"queued": len(self._queued), "active": len(self._active), "tasks": self._runner.num_running}
+
+    def pending_by_folder(self) -> dict[str, int]:
+        """Jobs of each drop folder that wait."""
+        return dict(Counter(job.folder for job in self._queued.values()))
 
     def views(self) -> dict[str, dict[str, Any]]:
         """Job name → what its status file says."""

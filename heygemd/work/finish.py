@@ -10,7 +10,7 @@ import heygemd
 from heygemd.core.plan import Plan
 from heygemd.core.settings import MediaSettings
 from heygemd.files import publish_file, sha256_of, temp_name, write_json
-from heygemd.media.encode import contact_sheet, join, verify_output
+from heygemd.media.mux import contact_sheet, join, verify_output
 from heygemd.work.item import ItemFolder
 from heygemd.work.prepare import Report
 
@@ -32,8 +32,10 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
             Path(prepared.audio_path),
             temp,
             video=prepared.video,
+            segment_frames=[segment.num_frames for segment in plan.segments],
+            work=folder.path,
+            audio_seconds=prepared.speech_seconds,
             lossless=prepared.options.lossless,
-            audio_bitrate_kbps=media.audio_bitrate_kbps,
             tags={"comment": f"AI-generated lip sync; heygemd {heygemd.__version__}, engine {prepared.engine}"},
             log=folder.log,
         )
@@ -52,7 +54,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
     report("sheet", 2, 3)
     temp = temp_name(sheet).with_suffix(".jpg")
     try:
-        contact_sheet(video, temp, log=folder.log)
+        contact_sheet(video, temp, num_frames=prepared.num_frames, fps=prepared.fps, log=folder.log)
         publish_file(temp, sheet, replace=True)
     finally:
         temp.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from heygemd.media.audio import load_speech, probe_audio
 from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
-from heygemd.media.speech import speech_source
+from heygemd.media.speech import EspeakSource
 from heygemd.work.choose import choose_engine
 from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
 
@@ -165,13 +165,10 @@ def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
     text = request.text
     if request.text_file is not None:
         text = read_text(request.text_file, request.limits.max_text_characters)
-    spoken = speech_source("espeak").speak(
-        text or "",
-        folder.speech,
-        language=options.language,
-        voice=options.voice,
-        max_characters=request.limits.max_text_characters,
-    )
+    most = request.limits.max_text_characters
+    if len(text or "") > most:
+        raise LimitError(f"the text has {len(text or '')} characters; the limit is {most}")
+    spoken = EspeakSource().speak(text or "", folder.speech, language=options.language, voice=options.voice)
     samples = load_speech(folder.speech, log=folder.log)
     return _Spoken(folder.speech, probe_audio(folder.speech), samples, spoken.phones, spoken.language)
 
