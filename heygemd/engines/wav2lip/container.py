@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 from heygemd.core.errors import CheckpointError
 from heygemd.engines.wav2lip.variants import Shape
@@ -246,17 +246,35 @@ def _sized(_storage: object, _offset: int, size: Shape, _stride: Shape) -> _Size
     return _Sized(size)
 
 
-def _no_storage(_kind: str, _key: str, _count: int) -> None:
-    return None
+class _Storages:
+    """Adds up the bytes of the storages that a pickle speaks of."""
+
+    WIDTHS: ClassVar = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2}
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, int] = {}
+
+    def __call__(self, kind: str, key: str, count: int) -> None:
+        self._bytes[key] = count * self.WIDTHS.get(kind.removesuffix("Storage"), 1)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self._bytes.values())
 
 
 def read_shapes(path: Path) -> dict[str, Shape]:
-    """Names and shapes of the tensors, as they are named in the file. Reads no numbers. Raises CheckpointError."""
+    """Names and shapes of the tensors, as they are named in the file. Raises CheckpointError.
+
+    Reads no numbers, but notices when the file is too short to hold them.
+    """
     kind = kind_of(path)
     try:
         if kind == "safetensors":
             with path.open("rb") as file:
                 header = safetensors_header(file)
+                end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+                if end > path.stat().st_size - file.tell():
+                    raise ValueError("numbers are missing at the end")
             return {name: tuple(int(side) for side in entry["shape"]) for name, entry in header.items()}
         values = named_values(_load_sized(path, kind), path)
     except CheckpointError:
@@ -270,13 +288,17 @@ def read_shapes(path: Path) -> dict[str, Shape]:
 
 
 def _load_sized(path: Path, kind: Kind) -> Any:
+    storages = _Storages()
     if kind == "pickle":
         with path.open("rb") as file:
             for _ in range(3):  # torch's old format: a magic number, a version and the machine come first
-                SafeUnpickler(file, _no_storage, _sized).load()
-            return SafeUnpickler(file, _no_storage, _sized).load()
+                SafeUnpickler(file, storages, _sized).load()
+            loaded = SafeUnpickler(file, storages, _sized).load()
+            if storages.total_bytes > path.stat().st_size - file.tell():
+                raise ValueError("numbers are missing at the end")
+        return loaded
     with zipfile.ZipFile(path) as archive:
         data = next(entry for entry in archive.infolist() if entry.filename.partition("/")[2] == "data.pkl")
         if data.file_size > MAX_HEADER_BYTES:
             raise ValueError("data.pkl is too long")
-        return SafeUnpickler(io.BytesIO(archive.read(data)), _no_storage, _sized).load()
+        return SafeUnpickler(io.BytesIO(archive.read(data)), storages, _sized).load()
