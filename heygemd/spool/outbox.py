@@ -20,7 +20,7 @@ from heygemd.files import (
     explained,
     fsync_directory,
     open_regular,
-    rename_noreplace,
+    publish_file,
     sha256_of,
     temp_name,
     write_json,
@@ -142,16 +142,15 @@ def _publish_one(file: _File, folder: Path, receipt: Path, on_bytes: Callable[[i
 def _finish(temp: Path, target: Path, receipt: Path) -> None:
     """Give a finished file its name. Where an older one stands there, its receipt goes first: it is no longer true."""
     failpoint("outbox.rename")
-    if os.path.lexists(target):
+    replace = os.path.lexists(target)
+    if replace:
         receipt.unlink(missing_ok=True)
-        temp.replace(target)
-    else:
-        try:
-            rename_noreplace(temp, target)
-        except FileNotFoundError:
-            if temp.exists() or not target.exists():  # a retried NFS rename says "not there" although it was done
-                raise
-    fsync_directory(target.parent)
+    try:
+        publish_file(temp, target, replace=replace)
+    except FileNotFoundError:
+        if temp.exists() or not target.exists():  # a retried NFS rename says "not there" although it was done
+            raise
+        fsync_directory(target.parent)
 
 
 def _publish_zip(job: Job, results: Sequence[ItemResult], folder: Path, receipt: Path, changed: bool) -> dict[str, Any]:

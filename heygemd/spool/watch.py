@@ -71,7 +71,7 @@ class Watch:
             observer.schedule(self._handler, str(self._folder), recursive=True)
             observer.start()
         except OSError as error:
-            # ENOSPC and EMFILE: fs.inotify.max_user_watches or max_user_instances are used up. Scans go on all the same.
+            # ENOSPC, EMFILE: fs.inotify.max_user_watches or max_user_instances are used up. Scans go on all the same.
             observer.unschedule_all()
             self.problem = f"no hints: {error.strerror or error}"
             return False

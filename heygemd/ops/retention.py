@@ -1,0 +1,321 @@
+"""Clean-up of outbox, failed and archive: what goes and why (`plan`, pure), then its removal (`execute`).
+
+Only folders that carry our marker are looked at, only names that the marker lists are removed, no link is followed.
+A file named `.keep` in a job's folder, or in the day's folder around it, keeps it for ever; so does any file that
+somebody else put there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from heygemd.core.settings import RetentionSettings
+from heygemd.files import TEMP_PREFIX, explained, rename_noreplace
+
+Kind = Literal["archive", "failed", "outbox"]
+KINDS: tuple[Kind, ...] = ("archive", "failed", "outbox")
+
+MARKER = ".heygemd-job"  # written by spool.places; a test keeps the two in step
+KEEP = ".keep"
+MIN_AGE_SECONDS = 3600.0
+"""Nothing younger is removed, whatever the limits: it may still be in the making, or somebody waits for it."""
+
+_MAX_MARKER_BYTES = 1_000_000
+_GONE = re.compile(re.escape(TEMP_PREFIX) + r"\d+\.gone")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """A finished job's folder. `relative`: below its root; `inode`, `device` tell whether it is still the same later.
+
+    `kept`: why it is never removed (pinned, holds files of others), or "". `leftover`: of an interrupted removal.
+    """
+
+    kind: Kind
+    relative: str
+    job: str
+    job_id: str
+    made_seconds: float  # Unix time of its last change
+    size_bytes: int  # of the files we made
+    files: tuple[str, ...]
+    inode: int
+    device: int
+    kept: str = ""
+    leftover: bool = False
+
+
+@dataclass(frozen=True)
+class Removal:
+    folder: JobFolder
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a clean-up does. `removals`: oldest first within each rule."""
+
+    removals: tuple[Removal, ...]
+    num_folders: int
+    total_bytes: int
+
+    @property
+    def removed_bytes(self) -> int:
+        return sum(removal.folder.size_bytes for removal in self.removals)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`removed`: folders that are gone. `remained`: (folder, why) for those that are not, or not all."""
+
+    removed: tuple[JobFolder, ...]
+    remained: tuple[tuple[JobFolder, str], ...]
+
+
+def plan(
+    folders: Iterable[JobFolder],
+    settings: RetentionSettings,
+    *,
+    now_seconds: float,
+    free_bytes: int | None = None,
+    busy: Collection[str] = (),
+) -> Plan:
+    """Decide. `busy`: ids of jobs that are not final; `free_bytes`: of the share, where `min_free_bytes` is to hold.
+
+    Age first, then each kind's total, oldest first, then free space: archive, then failed; never the outbox for space
+    alone, results are what people came for.
+    """
+    every = sorted(folders, key=lambda folder: (folder.made_seconds, folder.kind, folder.relative))
+    free_to_go = [
+        f for f in every if not f.kept and f.job_id not in busy and now_seconds - f.made_seconds >= MIN_AGE_SECONDS
+    ]
+    chosen: dict[tuple[Kind, str], Removal] = {}
+
+    def choose(folder: JobFolder, reason: str) -> None:
+        chosen.setdefault((folder.kind, folder.relative), Removal(folder, reason))
+
+    for folder in every:
+        if folder.leftover:
+            choose(folder, "its removal was interrupted")
+    days: dict[Kind, float] = {
+        "archive": settings.archive_days,
+        "failed": settings.failed_days,
+        "outbox": settings.outbox_days,
+    }
+    for folder in free_to_go:
+        limit = days[folder.kind]
+        age = (now_seconds - folder.made_seconds) / 86400
+        if limit and age >= limit:
+            choose(folder, f"{age:.1f} days old, kept for {limit:g}")
+    totals: dict[Kind, int] = {
+        "archive": settings.archive_max_bytes,
+        "failed": settings.failed_max_bytes,
+        "outbox": settings.outbox_max_bytes,
+    }
+    for kind in KINDS:
+        limit_bytes = totals[kind]
+        held = sum(f.size_bytes for f in every if f.kind == kind and (f.kind, f.relative) not in chosen)
+        for folder in free_to_go:
+            if not limit_bytes or held <= limit_bytes:
+                break
+            if folder.kind == kind and (kind, folder.relative) not in chosen:
+                choose(folder, f"{kind} holds {held:,} bytes, allowed are {limit_bytes:,}")
+                held -= folder.size_bytes
+    if settings.min_free_bytes and free_bytes is not None:
+        free = free_bytes + sum(removal.folder.size_bytes for removal in chosen.values())
+        for kind in ("archive", "failed"):
+            for folder in free_to_go:
+                if free >= settings.min_free_bytes:
+                    break
+                if folder.kind == kind and (kind, folder.relative) not in chosen:
+                    choose(folder, f"the share has {free:,} bytes free, wanted are {settings.min_free_bytes:,}")
+                    free += folder.size_bytes
+    return Plan(tuple(chosen.values()), len(every), sum(f.size_bytes for f in every))
+
+
+def survey(root: Path, kind: Kind) -> tuple[JobFolder, ...]:
+    """The finished jobs' folders in `root`: archive/<day>/<job>, failed/<job>, outbox/<job>.
+
+    A folder without our marker, or whose last file (receipt, error.json) is not there, is not ours to judge.
+    Raises ShareAwayError and its like.
+    """
+    found: list[JobFolder] = []
+    with explained(f"{kind} folder {root}"), _folder(root) as fd:
+        for name in _names(fd):
+            if kind != "archive":
+                found += _look(fd, name, name, kind, "")
+                continue
+            with _inner(fd, name) as day:
+                if day is not None and not name.startswith("."):
+                    kept = "its day is pinned" if _exists(day, KEEP) else ""
+                    for job in _names(day):
+                        found += _look(day, job, f"{name}/{job}", kind, kept)
+    return tuple(found)
+
+
+def execute(todo: Plan, roots: dict[Kind, Path]) -> Outcome:
+    """Remove what the plan says. A folder that changed since the survey, or was pinned, stays. Can be repeated."""
+    removed: list[JobFolder] = []
+    remained: list[tuple[JobFolder, str]] = []
+    for removal in todo.removals:
+        folder = removal.folder
+        with explained(f"{folder.kind} folder of {folder.job}"):
+            why = _remove(roots[folder.kind], folder)
+        if why is None:
+            removed.append(folder)
+        else:
+            remained.append((folder, why))
+    return Outcome(tuple(removed), tuple(remained))
+
+
+def free_bytes(root: Path) -> int:
+    """Room on the disk of `root`."""
+    with explained(str(root)):
+        found = os.statvfs(root)
+    return found.f_bavail * found.f_frsize
+
+
+def _look(parent: int, name: str, relative: str, kind: Kind, kept: str) -> list[JobFolder]:
+    leftover = _GONE.fullmatch(name) is not None
+    if name.startswith(".") and not leftover:
+        return []
+    with _inner(parent, name) as fd:
+        marker = None if fd is None else _marker(fd)
+        if fd is None or marker is None:
+            return []
+        job, job_id, files = marker
+        last = {"outbox": f"{job}.json", "failed": "error.json", "archive": MARKER}[kind]
+        if not _exists(fd, last) and not leftover:
+            return []
+        own = os.fstat(fd)
+        others = set(_names(fd)) - {MARKER, *files}
+        if KEEP in others:
+            kept = "pinned"
+        elif others:
+            kept = "holds files that are not ours"
+        size = sum(found.st_size for file in (*files, MARKER) if (found := _lstat(fd, file)) is not None)
+        # A folder's own mtime is the last time that anything was put there: the inputs keep the times of their makers.
+        ids = (own.st_ino, own.st_dev)
+        return [JobFolder(kind, relative, job, job_id, own.st_mtime, size, files, *ids, kept, leftover)]
+
+
+def _remove(root: Path, folder: JobFolder) -> str | None:
+    """None when the folder is gone, else why it is not."""
+    *days, name = folder.relative.split("/")
+    with contextlib.ExitStack() as stack:
+        above = parent = stack.enter_context(_folder(root))
+        for day in days:
+            inner = stack.enter_context(_inner(parent, day))
+            if inner is None or _exists(inner, KEEP):
+                return "the day's folder changed meanwhile"
+            parent = inner
+        with _inner(parent, name) as fd:
+            if fd is None:
+                return "it is gone or no longer a folder"
+            own = os.fstat(fd)
+            marker = _marker(fd)
+            if (own.st_ino, own.st_dev) != (folder.inode, folder.device) or marker is None:
+                return "it is another folder than before"
+            if marker[1] != folder.job_id or set(_names(fd)) - {MARKER, *folder.files}:
+                return "it changed meanwhile"
+            # Out of sight first, at once: nobody takes what is left of it for a whole result.
+            here = Path(f"/proc/self/fd/{parent}")
+            hidden = f"{TEMP_PREFIX}{own.st_ino}.gone"
+            if name != hidden:
+                rename_noreplace(here / name, here / hidden)
+            for file in folder.files:
+                _unlink(fd, file)
+            if set(_names(fd)) - {MARKER}:
+                if name != hidden:
+                    rename_noreplace(here / hidden, here / name)
+                return "somebody put a file there meanwhile"
+            _unlink(fd, MARKER)
+        os.rmdir(hidden, dir_fd=parent)
+        for day in days:
+            with contextlib.suppress(OSError):
+                os.rmdir(day, dir_fd=above)  # only an empty one goes
+    return None
+
+
+def _marker(fd: int) -> tuple[str, str, tuple[str, ...]] | None:
+    """(job, job id, files) of our marker in an open folder; None where there is none, or one that is not plain."""
+    try:
+        file = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return None
+        with os.fdopen(file, "rb", closefd=False) as stream:
+            tree = json.loads(stream.read(_MAX_MARKER_BYTES))
+    except ValueError:
+        return None
+    finally:
+        os.close(file)
+    if not isinstance(tree, dict):
+        return None
+    job, job_id, files = tree.get("job"), tree.get("job_id"), tree.get("files")
+    if not isinstance(job, str) or not isinstance(job_id, str) or not isinstance(files, list) or "/" in job:
+        return None
+    plain = tuple(f for f in files if isinstance(f, str) and f not in ("", ".", "..", MARKER, KEEP) and "/" not in f)
+    return (job, job_id, plain) if len(plain) == len(files) else None
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _inner(parent: int, name: str) -> Iterator[int | None]:
+    """An open folder in `parent`, on the same device; None for a link, a file, a mount, or nothing."""
+    try:
+        fd = os.open(name, _FOLDER, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            yield None
+            return
+        raise
+    try:
+        yield fd if os.fstat(fd).st_dev == os.fstat(parent).st_dev else None
+    finally:
+        os.close(fd)
+
+
+def _lstat(fd: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _names(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def _exists(fd: int, name: str) -> bool:
+    return _lstat(fd, name) is not None
+
+
+def _unlink(fd: int, name: str) -> None:
+    """Remove a file or a link, never a folder. Missing is fine."""
+    found = _lstat(fd, name)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
