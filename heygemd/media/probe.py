@@ -209,12 +209,8 @@ def _timing(
     path: Path, stream: dict[str, Any], container: dict[str, Any], limits: MediaLimits, log: Path | None
 ) -> tuple[Rate, int, float]:
     """(rate, estimated frames, estimated seconds) from the first packets' timestamps and the header's claims."""
-    data = _ffprobe(
-        path,
-        f"-select_streams {stream['index']} -read_intervals %+#{_PROBED_PACKETS} -show_entries packet=pts,dts,flags".split(),
-        limits,
-        log,
-    )
+    wanted = ["-select_streams", str(stream["index"]), "-read_intervals", f"%+#{_PROBED_PACKETS}"]
+    data = _ffprobe(path, [*wanted, "-show_entries", "packet=pts,dts,flags"], limits, log)
     packets = [p for p in data.get("packets", []) if "D" not in str(p.get("flags", ""))]
     stamps = [p.get("pts", p.get("dts")) for p in packets]
     pts = np.unique(np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64))
