@@ -10,22 +10,28 @@ source "$HERE/scripts/lib/say.sh"
 source "$HERE/scripts/lib/system.sh"
 # shellcheck source=scripts/lib/python.sh
 source "$HERE/scripts/lib/python.sh"
+# shellcheck source=scripts/lib/service.sh
+source "$HERE/scripts/lib/service.sh"
 
 readonly VENV=$HERE/.venv
 
 usage() {
     cat <<'TEXT'
-Usage: ./install.sh [OPTIONS] COMMAND [ARGUMENTS]
+Usage: ./install.sh [OPTIONS] [COMMAND [ARGUMENTS]]
 
   demo [ARGUMENTS]   set everything up, then render a sample made on the spot (arguments go to `heygemd demo`)
   test [ARGUMENTS]   set everything up, then run the tests (arguments go to pytest)
   dev                set up .venv for work on the code
+  service            as root: install or upgrade the systemd service (what root gets without a command)
+  uninstall          as root: remove the service; users' files, configuration and state stay
 
 Options:
   --wheelhouse DIR   also take packages from the wheels in DIR
   --offline          take packages from the wheelhouse and pip's find-links only, never from an index
   --torch BUILD      auto (the default: cuda with an NVIDIA GPU, else cpu), cpu or cuda
   --all              test: first the checks that CI runs too (ruff, mypy, import rules)
+  --root DIR         service: the share (default: /srv/heygemd)
+  --share-group GRP  service: the group whose members use the share (default: heygemd)
   --dry-run          say what would be done, do nothing
   -h, --help         this text
 
@@ -39,7 +45,7 @@ needs_value() {
 }
 
 parse_arguments() {
-    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no
+    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no ROOT='' SHARE_GROUP=''
     PASSED=()
     while (($# > 0)); do
         case $1 in
@@ -56,6 +62,17 @@ parse_arguments() {
             shift
             ;;
         --torch=*) TORCH=${1#*=} ;;
+        --root | --share-group)
+            # demo and test have options of their own by these names.
+            case $COMMAND in
+            '' | service)
+                needs_value "$@"
+                if [[ $1 == --root ]]; then ROOT=$2; else SHARE_GROUP=$2; fi
+                shift
+                ;;
+            *) PASSED+=("$1") ;;
+            esac
+            ;;
         --dry-run) DRY_RUN=yes ;;
         --all) ALL_CHECKS=yes ;;
         --)
@@ -134,21 +151,31 @@ run_tests() {
 
 main() {
     parse_arguments "$@"
+    if [[ -z $COMMAND ]]; then
+        if ((EUID != 0)) && [[ $DRY_RUN == no ]]; then
+            usage_error "which command? (without one, root installs the service)"
+        fi
+        COMMAND=service
+    fi
+    case $COMMAND in
+    demo | test) ;;
+    *) if ((${#PASSED[@]} > 0)); then usage_error "$COMMAND takes no arguments: ${PASSED[*]}"; fi ;;
+    esac
     case $COMMAND in
     demo)
         set_up ""
-        if [[ $DRY_RUN == no ]]; then exec "$VENV/bin/heygemd" demo "${PASSED[@]}"; fi
+        if [[ $DRY_RUN == no ]]; then cd "$HERE" && exec "$VENV/bin/heygemd" demo "${PASSED[@]}"; fi
         ;;
     test)
         set_up dev
         if [[ $DRY_RUN == no ]]; then run_tests "${PASSED[@]}"; fi
         ;;
     dev)
-        if ((${#PASSED[@]} > 0)); then usage_error "dev takes no arguments: ${PASSED[*]}"; fi
         set_up dev
         if [[ $DRY_RUN == no ]]; then say "Ready: $VENV/bin/heygemd --help, or first: . .venv/bin/activate"; fi
         ;;
-    '') usage_error "which command?" ;;
+    service) install_service ;;
+    uninstall) uninstall_service ;;
     *) usage_error "no such command: $COMMAND" ;;
     esac
 }

@@ -10,7 +10,7 @@ choose_python() {
     local -a candidates=(python3 python3.11 python3.13 python3.12)
     if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
     for candidate in "${candidates[@]}"; do
-        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+        if supported_python "$candidate"; then
             PYTHON=$(command -v "$candidate")
             return 0
         fi
@@ -18,6 +18,10 @@ choose_python() {
     die "no Python 3.11, 3.12 or 3.13 found (tried: ${candidates[*]})" \
         "On Debian or Ubuntu: sudo apt-get install python3 python3-venv" \
         "or name one: PYTHON=/path/to/python3.11 ./install.sh …"
+}
+
+supported_python() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
 
 # environment_stamp VENV EXTRAS: what an environment was made from; the same text means nothing to do.
@@ -75,7 +79,8 @@ make_venv() {
 pip_install() {
     local venv=$1 log=$2
     shift 2
-    # No byte code now: what is used gets compiled on first import, which is a small part of what is installed.
+    # No byte code now: in a checkout the first import makes what is used, a small part of what is installed. The
+    # service, which may not write there, gets all of it from both cores (install_release).
     run_logged "$log" "$venv/bin/python" -m pip install --no-input --disable-pip-version-check --progress-bar off \
         --no-compile -c "$HERE/constraints.txt" "${PIP_SOURCES[@]}" "$@"
 }

@@ -1,0 +1,369 @@
+# shellcheck shell=bash
+# The service: user, folders, environment, configuration, units. Each step looks first and changes only what differs.
+# An upgrade makes the new environment beside the old one, lets its doctor look at the machine, then switches a link;
+# when the new version does not become ready, the link goes back.
+
+readonly PREFIX=/opt/heygemd
+readonly CURRENT=$PREFIX/current
+readonly CONFIG=/etc/heygemd/heygemd.toml
+readonly UNIT=/usr/local/lib/systemd/system/heygemd.service
+readonly DROPIN=/etc/systemd/system/heygemd.service.d/10-install.conf
+readonly SYSUSERS=/usr/local/lib/sysusers.d/heygemd.conf
+readonly TMPFILES=/usr/local/lib/tmpfiles.d/heygemd.conf
+readonly LINK=/usr/local/bin/heygemd
+readonly ANSWERS=$PREFIX/install.conf
+readonly LOG=/var/log/heygemd-install.log
+
+# act COMMAND…: does it, or says it with --dry-run.
+act() {
+    if [[ $DRY_RUN == yes ]]; then
+        note "would run: $*"
+    else
+        "$@"
+    fi
+}
+
+systemd_runs() { [[ -d /run/systemd/system ]]; }
+
+install_service() {
+    local release changed=no previous=''
+    require_service_machine
+    read_answers
+    check_answers
+    choose_service_python
+    use_wheelhouse
+    if [[ $DRY_RUN == no ]]; then
+        : >"$LOG"
+        # One installation at a time.
+        mkdir -p "$PREFIX"
+        exec {lock}<"$PREFIX"
+        flock --nonblock "$lock" || die "another installation of the service is running"
+    fi
+    ensure_system_packages "$PYTHON" "$LOG"
+    release=$PREFIX/releases/$(release_name)
+    install_release "$release"
+    install_units
+    install_configuration "$release"
+    examine "$release"
+    if [[ $(readlink "$CURRENT" 2>/dev/null || true) != "$release" ]]; then
+        previous=$(readlink "$CURRENT" 2>/dev/null || true)
+        say "Switching $CURRENT to $(basename "$release")"
+        switch_to "$release"
+        changed=yes
+    fi
+    if [[ $(readlink "$LINK" 2>/dev/null || true) != "$CURRENT/bin/heygemd" ]]; then
+        act ln -sfn "$CURRENT/bin/heygemd" "$LINK"
+    fi
+    if [[ $UNITS_CHANGED == yes ]]; then changed=yes; fi
+    start_service "$changed" "$previous"
+    remember_answers
+    remove_old_releases "$release" "$previous"
+    tell_where_things_are "$release"
+}
+
+require_service_machine() {
+    local tool
+    if ((EUID != 0)) && [[ $DRY_RUN == no ]]; then
+        DIE_CODE=2 die "the service can only be installed by root" \
+            "sudo ./install.sh        installs it" \
+            "./install.sh --dry-run   says what that would do" \
+            "./install.sh demo        needs no service"
+    fi
+    for tool in systemctl systemd-sysusers systemd-tmpfiles; do
+        command -v "$tool" >/dev/null 2>&1 || die "$tool is missing: the service needs systemd" \
+            "Without it, run the daemon by hand: ./install.sh dev && .venv/bin/heygemd serve --root DIR"
+    done
+}
+
+# What was answered the first time holds for upgrades.
+read_answers() {
+    local key value old_root='' old_group=''
+    if [[ -f $ANSWERS ]]; then
+        while IFS='=' read -r key value; do
+            case $key in
+            root) old_root=$value ;;
+            share_group) old_group=$value ;;
+            esac
+        done <"$ANSWERS"
+    fi
+    if [[ -n $old_root && -n $ROOT && $ROOT != "$old_root" ]]; then
+        DIE_CODE=2 die "the service is installed with --root $old_root, not $ROOT" \
+            "Move it: ./install.sh uninstall, move the files, set root in $CONFIG, then install with --root $ROOT."
+    fi
+    ROOT=${ROOT:-${old_root:-/srv/heygemd}}
+    SHARE_GROUP=${SHARE_GROUP:-${old_group:-heygemd}}
+}
+
+check_answers() {
+    ROOT=${ROOT%/}
+    # systemd's files have quoting rules of their own; a share's path needs none of these.
+    if [[ $ROOT != /?* || $ROOT =~ [[:space:]\"\'\\%\$:,] ]]; then
+        DIE_CODE=2 die "--root $ROOT: must be an absolute path without spaces, quotes, %, \$, :, commas or backslashes"
+    fi
+    case $ROOT in
+    /tmp | /tmp/* | /var/tmp | /var/tmp/* | /proc/* | /sys/* | /dev/* | /run/*)
+        DIE_CODE=2 die "--root $ROOT: a share there does not last" "Choose a folder on a disk or a mounted share."
+        ;;
+    esac
+    if [[ ! $SHARE_GROUP =~ ^[A-Za-z_][A-Za-z0-9_.-]*$ ]]; then
+        DIE_CODE=2 die "--share-group $SHARE_GROUP: not a group's name"
+    fi
+}
+
+remember_answers() {
+    if [[ $DRY_RUN == no ]]; then printf 'root=%s\nshare_group=%s\n' "$ROOT" "$SHARE_GROUP" >"$ANSWERS"; fi
+}
+
+# The service sees no home folders, so an interpreter from there (pyenv, conda) would not start.
+choose_service_python() {
+    local candidate
+    if [[ -z ${PYTHON:-} ]]; then
+        for candidate in /usr/bin/python3 /usr/bin/python3.11 /usr/bin/python3.13 /usr/bin/python3.12 \
+            /usr/local/bin/python3; do
+            if [[ -x $candidate ]] && supported_python "$candidate"; then
+                PYTHON=$candidate
+                break
+            fi
+        done
+    fi
+    choose_python
+    case $(readlink -f "$PYTHON") in
+    /home/* | /root/*)
+        die "$(readlink -f "$PYTHON") lies in a home folder, which the service cannot see" \
+            "Install the system's own: apt-get install python3 python3-venv"
+        ;;
+    esac
+}
+
+# A release is named by its version and by all that goes into its environment.
+release_name() {
+    local version
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$HERE/pyproject.toml")
+    printf '%s-%s\n' "$version" "$(
+        {
+            source_files | while IFS= read -r file; do sha256sum "$file"; done
+            "$PYTHON" --version
+            uname -m
+            torch_wanted
+        } | sha256sum | cut -c1-12
+    )"
+}
+
+# What the package is built from, relative to the checkout.
+source_files() (
+    cd "$HERE"
+    {
+        find heygemd -type f ! -name '*.pyc'
+        printf '%s\n' pyproject.toml constraints.txt LICENSE
+        if [[ -f README.md ]]; then printf 'README.md\n'; fi
+    } | LC_ALL=C sort
+)
+
+install_release() {
+    local release=$1 source
+    if [[ -f $release/.complete ]]; then
+        note "environment $release is in place"
+        return 0
+    fi
+    if [[ $DRY_RUN == yes ]]; then
+        say "Would make the environment $release with heygemd and torch ($(torch_wanted) build)"
+        return 0
+    fi
+    rm -rf "$release"
+    mkdir -p "$release"
+    # Whatever goes wrong below, nothing half-made stays.
+    # shellcheck disable=SC2064  # the name as it is now: the variable is gone when the trap runs
+    trap "rm -rf '$release'" EXIT
+    make_venv "$release" "$LOG"
+    install_torch "$release" "$LOG"
+    # Built from a copy: a build writes into its source, and root's files in somebody's checkout are a nuisance.
+    source=$(mktemp -d)
+    (cd "$HERE" && source_files | tar -cf - -T - | tar -xf - -C "$source")
+    say "Installing heygemd and the packages it needs (a minute or two)"
+    if ! pip_install "$release" "$LOG" "$source"; then
+        rm -rf "$source"
+        tail_log "$LOG"
+        die "pip could not install heygemd" \
+            "Is a package index reachable? Without a network: --wheelhouse DIR --offline (docs/install.md)."
+    fi
+    rm -rf "$source"
+    # The service may not write here, so the byte code must be there before it starts.
+    say "Compiling"
+    run_logged "$LOG" "$release/bin/python" -m compileall -q -j 0 "$release/lib" ||
+        note "some modules could not be compiled (see $LOG); that is common in packages' test data"
+    "$release/bin/heygemd" --version >>"$LOG" 2>&1 ||
+        die "the installed heygemd does not start" "See $LOG, or try: $release/bin/heygemd --version"
+    touch "$release/.complete"
+    trap - EXIT
+}
+
+# put TEXT FILE: writes FILE if it says something else; success means it was changed.
+put() {
+    local text=$1 file=$2
+    if [[ -f $file && $(<"$file") == "$text" ]]; then return 1; fi
+    if [[ $DRY_RUN == yes ]]; then
+        note "would write $file"
+        return 0
+    fi
+    mkdir -p "$(dirname "$file")"
+    printf '%s\n' "$text" >"$file.new"
+    mv -f "$file.new" "$file"
+    note "wrote $file"
+}
+
+install_units() {
+    local group_line=''
+    say "User heygemd, share $ROOT for group $SHARE_GROUP, units"
+    UNITS_CHANGED=no
+    if [[ $SHARE_GROUP != heygemd ]] && ! getent group "$SHARE_GROUP" >/dev/null; then
+        group_line=$'\n'"g $SHARE_GROUP -"
+    elif [[ -f $SYSUSERS ]] && grep -qx "g $SHARE_GROUP -" "$SYSUSERS"; then
+        group_line=$'\n'"g $SHARE_GROUP -" # made by an earlier run
+    fi
+    put "$(<"$HERE/systemd/heygemd.sysusers.conf")$group_line" "$SYSUSERS" || true
+    put "$(sed -e "s|@ROOT@|$ROOT|g" -e "s|@GROUP@|$SHARE_GROUP|g" "$HERE/systemd/heygemd.tmpfiles.conf.in")" \
+        "$TMPFILES" || true
+    if put "$(<"$HERE/systemd/heygemd.service")" "$UNIT"; then UNITS_CHANGED=yes; fi
+    if put "$(dropin)" "$DROPIN"; then UNITS_CHANGED=yes; fi
+    act systemd-sysusers "$SYSUSERS"
+    act systemd-tmpfiles --create "$TMPFILES"
+}
+
+# What differs from the unit's own assumptions: the share's place and its users' group.
+dropin() {
+    printf '# Made by install.sh; change it with --root and --share-group there.\n[Unit]\n'
+    printf 'RequiresMountsFor=%s\n\n[Service]\n' "$ROOT"
+    printf 'ReadWritePaths=\nReadWritePaths=%s\n' "$ROOT"
+    if [[ $SHARE_GROUP != heygemd ]]; then printf 'SupplementaryGroups=%s\n' "$SHARE_GROUP"; fi
+    case $ROOT in
+    /home/* | /root/*) printf 'ProtectHome=tmpfs\nBindPaths=%s\n' "$ROOT" ;;
+    esac
+}
+
+# The operator's file is never changed; keys that came with the new version are named.
+install_configuration() {
+    local release=$1 fresh
+    if [[ ! -f $CONFIG ]]; then
+        fresh=$(sed -e "s|^#root = .*|root = \"$ROOT\"|" -e 's|^#state = .*|state = "/var/lib/heygemd"|' \
+            "$HERE/config/heygemd.toml")
+        put "$fresh" "$CONFIG" || true
+        act install -m 0644 "$HERE/config/heygemd.toml" "$CONFIG.defaults"
+        return 0
+    fi
+    note "kept $CONFIG"
+    if [[ -f $CONFIG.defaults ]]; then
+        local -a new
+        mapfile -t new < <(comm -13 <(config_keys "$CONFIG.defaults") <(config_keys "$HERE/config/heygemd.toml"))
+        if ((${#new[@]} > 0)); then
+            say "New settings since the installed version (their defaults hold; $CONFIG.defaults explains them):"
+            printf '      %s\n' "${new[@]}"
+        fi
+    fi
+    if ! cmp -s "$HERE/config/heygemd.toml" "$CONFIG.defaults"; then
+        act install -m 0644 "$HERE/config/heygemd.toml" "$CONFIG.defaults"
+    fi
+}
+
+# table.key of every setting in a documented file, commented out or not.
+config_keys() {
+    awk '/^\[/ { table = $0; gsub(/[][]/, "", table); table = table "." }
+         /^#?[a-z_]+ = / { sub(/^#/, ""); print table $1 }' "$1" | LC_ALL=C sort
+}
+
+# examine RELEASE: its check of the configuration and its doctor, as the service's user. An installed service goes on
+# with the old release when they find something wrong; a first installation says it and goes on.
+examine() {
+    local release=$1
+    if [[ $DRY_RUN == yes ]]; then
+        note "would run: heygemd check-config and heygemd doctor of the new release, as user heygemd"
+        return 0
+    fi
+    say "Checking the configuration, the share and the machine"
+    if ! as_service "$release" check-config >>"$LOG" 2>&1; then
+        tail_log "$LOG"
+        die "the configuration $CONFIG is not valid for this version; nothing was switched" "Correct it and run again."
+    fi
+    if ! as_service "$release" doctor; then
+        if [[ -e $CURRENT && $(readlink "$CURRENT") != "$release" ]]; then
+            die "the new version's doctor found something wrong; the installed version stays" \
+                "Follow the arrows above, then run the same command again."
+        fi
+        warn "the doctor found something wrong: follow the arrows above, then run: heygemd doctor"
+    fi
+}
+
+as_service() {
+    local release=$1
+    shift
+    (cd / && setpriv --reuid heygemd --regid heygemd --init-groups --no-new-privs \
+        env -i PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 \
+        HOME=/nonexistent XDG_CACHE_HOME=/var/cache/heygemd "$release/bin/heygemd" --config "$CONFIG" "$@")
+}
+
+switch_to() {
+    if [[ $DRY_RUN == yes ]]; then
+        note "would link $CURRENT to $1"
+        return 0
+    fi
+    ln -sfn "$1" "$CURRENT.new"
+    mv -T "$CURRENT.new" "$CURRENT"
+}
+
+start_service() {
+    local changed=$1 previous=$2
+    act systemctl enable --quiet heygemd.service
+    if ! systemd_runs; then
+        note "systemd does not run here: the service starts with the next boot"
+        return 0
+    fi
+    act systemctl daemon-reload
+    if [[ $changed == no ]] && systemctl --quiet is-active heygemd.service; then return 0; fi
+    say "Starting the service (ready when the inbox is watched and the workers answer)"
+    if act systemctl restart heygemd.service; then return 0; fi
+    journalctl --no-pager -u heygemd.service -n 20 -o cat >&2 || true
+    if [[ -n $previous && -d $previous ]]; then
+        warn "the new version did not become ready; going back to $(basename "$previous")"
+        switch_to "$previous"
+        systemctl restart heygemd.service ||
+            die "the old version does not start either" "See: journalctl -u heygemd.service"
+        die "the new version did not become ready; $(basename "$previous") runs again" "See the lines above."
+    fi
+    die "the service did not become ready" "See the lines above, and: systemctl status heygemd.service"
+}
+
+# The current release and the one before it stay.
+remove_old_releases() {
+    local keep=$1 previous=$2 release
+    for release in "$PREFIX"/releases/*; do
+        if [[ ! -d $release || $release == "$keep" || $release == "$previous" ]]; then continue; fi
+        if [[ -z $previous ]]; then continue; fi # nothing was switched: what is there was the one before
+        act rm -rf "$release"
+    done
+}
+
+tell_where_things_are() {
+    if [[ $DRY_RUN == yes ]]; then return 0; fi
+    say "heygemd is installed ($(basename "$1"))"
+    note "share:          $ROOT/inbox   (members of the group $SHARE_GROUP; add one: usermod -aG $SHARE_GROUP NAME)"
+    note "configuration:  $CONFIG   (then: systemctl reload heygemd)"
+    note "what it does:   systemctl status heygemd; journalctl -u heygemd -o cat; heygemd status --watch"
+    note "remove it:      ./install.sh uninstall   (users' files stay)"
+}
+
+uninstall_service() {
+    require_service_machine
+    say "Removing the service; the share, $CONFIG and /var/lib/heygemd stay"
+    if systemd_runs; then
+        act systemctl disable --quiet --now heygemd.service || true
+    elif [[ -e $UNIT ]]; then
+        act systemctl disable --quiet heygemd.service || true
+    fi
+    read_answers
+    act rm -f "$UNIT" "$DROPIN" "$SYSUSERS" "$TMPFILES" "$LINK" "$CONFIG.defaults"
+    if [[ -d $(dirname "$DROPIN") ]]; then
+        act rmdir --ignore-fail-on-non-empty "$(dirname "$DROPIN")"
+    fi
+    act rm -rf "$PREFIX" /var/cache/heygemd
+    if systemd_runs; then act systemctl daemon-reload; fi
+    say "Removed. Left for you: $ROOT, $CONFIG, /var/lib/heygemd, /var/log/heygemd, the user heygemd (owner of these)"
+}
