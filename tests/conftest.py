@@ -1,0 +1,16 @@
+"""Shared by all tests. OpenCV and BLAS get one thread each: the suite itself runs in parallel."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import cv2
+import pytest
+
+cv2.setNumThreads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest first, so that the last minute of a parallel run is not one test alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
