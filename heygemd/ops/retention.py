@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,15 @@ class JobFolder:
 class Removal:
     folder: JobFolder
     reason: str
+
+    @property
+    def path(self) -> str:
+        """Below the share, for people."""
+        return f"{self.folder.kind}/{self.folder.relative}"
+
+    @property
+    def num_bytes(self) -> int:
+        return self.folder.size_bytes
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,18 @@ def plan(
                     choose(folder, f"the share has {free:,} bytes free, wanted are {settings.min_free_bytes:,}")
                     free += folder.size_bytes
     return Plan(tuple(chosen.values()), len(every), sum(f.size_bytes for f in every))
+
+
+def clean(
+    share: Path, settings: RetentionSettings, *, busy: Collection[str] = (), now_seconds: float | None = None
+) -> list[Removal]:
+    """Survey, plan and execute for the share's archive/, failed/ and outbox/; what was removed."""
+    roots: dict[Kind, Path] = {kind: share / kind for kind in KINDS}
+    folders = [folder for kind in KINDS for folder in survey(roots[kind], kind)]
+    now = time.time() if now_seconds is None else now_seconds
+    todo = plan(folders, settings, now_seconds=now, free_bytes=free_bytes(share), busy=busy)
+    gone = set(execute(todo, roots).removed)
+    return [removal for removal in todo.removals if removal.folder in gone]
 
 
 def survey(root: Path, kind: Kind) -> tuple[JobFolder, ...]:
