@@ -135,8 +135,11 @@ def _watch(layout: Layout, job: str, process: subprocess.Popen[bytes], bar: Any)
 
 
 def _last_words(log: Path) -> HeygemdError | None:
-    """The last error in the daemon's log."""
-    for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
+    """The last error in the daemon's log, or its last line where even the log broke."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if lines and not lines[-1].startswith("{"):
+        return HeygemdError(f"the daemon ended: {lines[-1].strip()}", remedy=f"Its log is {log}.")
+    for line in reversed(lines):
         try:
             event = json.loads(line)
         except ValueError:

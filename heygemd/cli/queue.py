@@ -1,4 +1,4 @@
-"""`status`, `retry`, `cancel`, `pause`, `resume`, `clean`: what there is to do, and who may go first."""
+"""`status`, `retry`, `cancel`, `pause`, `resume`: what there is to do, and who may go first."""
 
 from __future__ import annotations
 

@@ -26,14 +26,13 @@ def serve(
     options = globals_of(context)
     try:
         return _serve(options, once)
-    except HeygemdError as error:
+    except Exception as error:  # the process's edge: under the service manager the last line must be JSON too
         if sys.stderr.isatty():
             raise
-        # Under the service manager every line must be JSON, the last one too.
         from heygemd.ops import logs
 
         logs.log_event(logs.get_logger(), "daemon.failed", error=error)
-        return error.exit_code
+        return error.exit_code if isinstance(error, HeygemdError) else HeygemdError.exit_code
 
 
 def _serve(options: Globals, once: bool) -> int:
