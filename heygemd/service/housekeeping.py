@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from heygemd.config import Settings
 from heygemd.core.errors import HeygemdError
-from heygemd.ops.retention import Removal, clean
+from heygemd.core.job import JobState
+from heygemd.ops import retention
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.spool.journal import Journal
@@ -19,6 +21,19 @@ from heygemd.spool.status import prune_status
 
 _DISK_SECONDS = 10.0
 _FORGET_SECONDS = 30 * 86400.0
+
+
+_UNFINISHED = frozenset(state for state in JobState if not state.final)
+
+
+def clean(layout: Layout, settings: Settings, busy: Collection[str]) -> tuple[retention.Plan, retention.Outcome]:
+    """One clean-up of outbox, failed and archive; what was planned and what was done."""
+    layout.check_share()  # what cannot be seen is not old
+    roots: dict[retention.Kind, Path] = {"outbox": layout.outbox, "failed": layout.failed, "archive": layout.archive}
+    folders = [folder for kind, root in roots.items() for folder in retention.survey(root, kind)]
+    free = retention.free_bytes(layout.root)
+    plan = retention.plan(folders, settings.retention, now_seconds=time.time(), free_bytes=free, busy=busy)
+    return plan, retention.execute(plan, roots)
 
 
 class Housekeeping:
@@ -43,7 +58,8 @@ class Housekeeping:
             self._calls.start("disk", self._lowest, partial(self._looked, dispatcher))
         if now >= self._next_clean:
             self._next_clean = now + self.settings.retention.interval_seconds
-            self._calls.start("clean", partial(clean, self._layout.root, self.settings.retention), self._cleaned)
+            busy = frozenset(job.id for job in self._journal.jobs(_UNFINISHED))
+            self._calls.start("clean", partial(clean, self._layout, self.settings, busy), self._cleaned)
 
     def _lowest(self) -> tuple[str, int] | None:
         """The disk that has too little room, and its free bytes."""
@@ -74,12 +90,15 @@ class Housekeeping:
         if dispatcher.paused_reason is None:
             dispatcher.pause(reason)
 
-    def _cleaned(self, removed: list[Removal] | None, error: HeygemdError | None) -> None:
-        for removal in removed or []:
-            self._log("retention.removed", path=str(removal.path), reason=removal.reason, num_bytes=removal.num_bytes)
-        if error is not None:
+    def _cleaned(self, done: tuple[retention.Plan, retention.Outcome] | None, error: HeygemdError | None) -> None:
+        if error is not None or done is None:
             self._log("retention.failed", path=str(self._layout.root), error=error)
             return
+        plan, outcome = done
+        reasons = {removal.folder: removal.reason for removal in plan.removals}
+        for folder in outcome.removed:
+            path = f"{folder.kind}/{folder.relative}/"
+            self._log("retention.removed", path=path, reason=reasons[folder], num_bytes=folder.size_bytes)
         self._journal.forget(time.time() - _FORGET_SECONDS)
         names = frozenset(job.name for job in self._journal.jobs())
         self._calls.start("status", partial(prune_status, self._layout, names), _ignore)
