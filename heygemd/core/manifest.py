@@ -131,7 +131,10 @@ def _parse(model: type[M], data: Any, name: str, where: str = "") -> M:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = where + ".".join(str(part) for part in first["loc"])
+        # Keys are the user's: they must neither break a log line nor fill it.
+        field = where + ".".join(
+            ascii(part)[1:-1][:60] if isinstance(part, str) else str(part) for part in first["loc"]
+        )
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             known = ", ".join(sorted(model.model_fields))

@@ -14,6 +14,7 @@ import yaml
 from heygemd.core.errors import LimitError, ManifestError
 from heygemd.files import open_regular
 from heygemd.spool.beneath import open_beneath
+from heygemd.spool.names import shown
 
 MAX_DEPTH = 20
 MAX_YAML_BYTES = 200_000
@@ -75,9 +76,9 @@ def decode(data: bytes, suffix: str, name: str, max_bytes: int) -> Any:
     except RecursionError:
         raise ManifestError(f"{name}: nested deeper than {MAX_DEPTH} levels", path=name) from None
     except yaml.YAMLError as error:
-        raise ManifestError(f"{name}: {_yaml_reason(error)}", path=name) from None
+        raise ManifestError(f"{name}: {shown(_yaml_reason(error))}", path=name) from None
     except ValueError as error:
-        raise ManifestError(f"{name}: {error}", path=name) from None
+        raise ManifestError(f"{name}: {shown(str(error))}", path=name) from None
     return tree
 
 

@@ -185,7 +185,7 @@ class _Pass:
             if not self._overdue(group):
                 self._wait(seen.path, Why.MISSING, group, f"waits for {names}")
                 return set()
-            error = MissingInputError(f"{shown(seen.name)}: {names} never came", path=seen.path)
+            error = MissingInputError(f"{shown(seen.path)}: {names} never came", path=seen.path)
         if error is None and words.manifest is not None:
             error = self._manifest_drop(seen, words.manifest, found, present)
         if error is not None:

@@ -117,15 +117,15 @@ def drop_of_manifest(
     wanted = [files[name] for name in (*videos, *audios)]
     for names, key in ((videos, "videos"), (audios, "audios")):
         if len({files[name].path for name in names}) < len(names):
-            raise ManifestError(f"{shown(seen.name)}: {key} names a file twice", path=seen.path)
+            raise ManifestError(f"{shown(seen.path)}: {key} names a file twice", path=seen.path)
     if max(len(videos), len(audios)) > limits.max_batch_items:
         raise LimitError(
-            f"{shown(seen.name)}: {max(len(videos), len(audios))} results, allowed are {limits.max_batch_items}",
+            f"{shown(seen.path)}: {max(len(videos), len(audios))} results, allowed are {limits.max_batch_items}",
             path=seen.path,
         )
     if manifest.text is not None and len(manifest.text) > limits.max_text_characters:
         raise LimitError(
-            f"{shown(seen.name)}: the text has {len(manifest.text):,} characters, "
+            f"{shown(seen.path)}: the text has {len(manifest.text):,} characters, "
             f"allowed are {limits.max_text_characters:,}",
             path=seen.path,
         )
@@ -134,7 +134,7 @@ def drop_of_manifest(
     for name, digest in manifest.sha256.items():
         path = paths.get(nfc(f"{seen.folder}/{name}" if seen.folder else name))
         if path is None:
-            raise ManifestError(f"{shown(seen.name)}: sha256 names {shown(name)}, the job does not", path=seen.path)
+            raise ManifestError(f"{shown(seen.path)}: sha256 names {shown(name)}, the job does not", path=seen.path)
         sums[path] = digest
     inputs: dict[str, InputFile] = {}
     for file in wanted:
@@ -148,7 +148,7 @@ def drop_of_manifest(
         folder=seen.folder,
         items=_items(manifest, files, stem),
         inputs=(*inputs.values(), seen.as_input("manifest")),
-        options=merge_options(shown(seen.name), *map(dict, layers), own),
+        options=merge_options(shown(seen.path), *map(dict, layers), own),
         priority=manifest.priority if "priority" in manifest.model_fields_set else priority,
         batch=manifest.batch,
         manifest=seen.path,

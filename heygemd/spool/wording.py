@@ -58,7 +58,7 @@ class Wording:
         try:
             tree = self._read(seen)
             names = _names_in(tree)
-            manifest = parse_manifest(tree, shown(seen.name))
+            manifest = parse_manifest(tree, shown(seen.path))
         except HeygemdError as error:
             return Words(None, error, names)
         return Words(manifest, None, tuple(dict.fromkeys([*manifest.all_videos, *manifest.all_audios])))
@@ -70,7 +70,7 @@ class Wording:
             return error
 
     def _read(self, seen: Seen) -> Any:
-        name = shown(seen.name)
+        name = shown(seen.path)
         if seen.links > 1:
             raise UnsafePathError(f"{name} has another name (hard link); copy it instead", path=seen.path)
         if seen.size > self._max_bytes:
