@@ -60,7 +60,10 @@ def _globals(
 
 
 def hoist(arguments: list[str]) -> list[str]:
-    """The global options moved to the front, so that `heygemd serve --root DIR` means what people mean by it."""
+    """The global options moved to the front, so that `heygemd serve --root DIR` means what people mean by it.
+
+    Raises UsageError where one of them lacks its value.
+    """
     front: list[str] = []
     rest: list[str] = []
     todo = list(arguments)
@@ -72,9 +75,9 @@ def hoist(arguments: list[str]) -> list[str]:
         if word in _GLOBAL_FLAGS or word.startswith(tuple(name + "=" for name in _GLOBAL_VALUES)):
             front.append(word)
         elif word in _GLOBAL_VALUES:
-            front.append(word)
-            if todo:
-                front.append(todo.pop(0))
+            if not todo:
+                raise UsageError(f"{word} needs a value", remedy="See `heygemd --help`.")
+            front += [word, todo.pop(0)]
         else:
             rest.append(word)
     return front + rest
@@ -85,8 +88,16 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     before_dashes = given[: given.index("--")] if "--" in given else given
     as_json, debug = "--json" in before_dashes, "--debug" in before_dashes
-    if as_json:
-        stdout.set_aside()
+    if not as_json:
+        return _main(given, as_json, debug)
+    stdout.set_aside()
+    try:
+        return _main(given, as_json, debug)
+    finally:
+        stdout.put_back()
+
+
+def _main(given: list[str], as_json: bool, debug: bool) -> int:
     try:
         result: Any = app(args=hoist(given), prog_name="heygemd", standalone_mode=False)
         return result if isinstance(result, int) else 0

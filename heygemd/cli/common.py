@@ -87,6 +87,13 @@ class _Stdout:
             self.saved = os.dup(1)
             os.dup2(2, 1)
 
+    def put_back(self) -> None:
+        if self.saved is not None:
+            sys.stdout.flush()
+            os.dup2(self.saved, 1)
+            os.close(self.saved)
+            self.saved = None
+
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")  # \udcXX of undecodable names is valid JSON as it stands
         if self.saved is not None:
