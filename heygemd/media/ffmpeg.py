@@ -109,7 +109,7 @@ GLOBAL_ARGUMENTS = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "repeat
 class Child:
     """One ffmpeg process. Use it as a context manager: leaving kills it. Not thread-safe.
 
-    `on_info` gets each line of level info and runs in the stderr thread; all other lines are kept.
+    `on_info` gets each line with a message of level info and runs in the stderr thread; other lines are kept.
     """
 
     def __init__(
@@ -267,20 +267,22 @@ class Child:
     def _line(self, text: str, log: _BoundedLog | None) -> None:
         if not text:
             return
-        level = _LEVEL.search(text)
-        if level is not None and level[1] in ("info", "verbose"):
+        # Threads of ffmpeg share the line: a complaint may stand in the middle of an info line.
+        error = _ERROR.search(text)
+        if "[info] " in text:
             if self._on_info is not None:
                 self._on_info(text)
-            return
-        if level is not None and level[1] in ("error", "fatal", "panic"):
+            if error is None:
+                return
+        if error is not None:
             self.num_errors += 1
-            self._first_error = self._first_error or text[level.end() :].strip()
+            self._first_error = self._first_error or text[error.end() :].strip()
         self.tail.append(text)
         if log is not None:
             log.write(text)
 
 
-_LEVEL = re.compile(r"\[(info|verbose|warning|error|fatal|panic)\] ")
+_ERROR = re.compile(r"\[(error|fatal|panic)\] ")
 
 
 class _BoundedLog:
