@@ -49,7 +49,7 @@ def drive(
     else:
         evidence = gather(speech)
         made = tracks_of(evidence, personal)
-        opening = scaled_speech(made.opening, made.activity, personal.opening_quantiles if personal else None)
+        opening = scaled_speech(made.opening, personal.opening_range if personal else None)
         tracks = Tracks(opening, made.width, made.closure, made.teeth, made.activity)
         why = {"driver": "network and phone recogniser", "why": "recorded speech", "sounds": evidence.sounds}
         why["speech_seconds"] = round(evidence.speech_seconds, 2)

@@ -42,8 +42,8 @@ class Tracks:
 
 # Widths of the raised-cosine kernels over which neighbours blend. Lips round ahead of and beyond their vowel, so the
 # width blends over longer than the opening does.
-_OPEN_BLEND_SECONDS = 0.15
-_WIDTH_BLEND_SECONDS = 0.24
+_OPEN_BLEND_SECONDS = 0.16
+_WIDTH_BLEND_SECONDS = 0.26
 _TEETH_BLEND_SECONDS = 0.10
 _CLOSURE_RAMP_SECONDS = 0.06
 _SHORTEST_CLOSURE_SECONDS = 0.05

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.activity import level_gate
 from heygemd.engines.rewrite.driver.allphone import recognise
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, articulate, smooth
@@ -14,7 +13,7 @@ from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats
 from heygemd.engines.rewrite.driver.network import Heard, at_rate, hear
 
 _ENOUGH_ROWS = 50
-_BRIDGED_SECONDS = 0.35
+_BRIDGED_SECONDS = 1.0
 _EDGE_SECONDS = 0.12
 _SPEECH_LIKELY = 0.5
 
@@ -56,7 +55,7 @@ def gather(samples: Floats) -> Evidence:
 
 
 def bridged(active: np.ndarray) -> Floats:
-    """Gaps shorter than 0.35 s closed, edges held a little, then softened: 0…1."""
+    """0…1: gaps under a second closed (a mouth does not rest in short pauses), edges held a little, then softened."""
     reach = round(_BRIDGED_SECONDS * TRACK_RATE / 2)
     held = _eroded(_dilated(active, reach + 6), reach)
     softened: Floats = np.clip(smooth(held.astype(np.float32), 2 * _EDGE_SECONDS), 0, 1)
@@ -78,7 +77,3 @@ def standardised(values: Floats, where: np.ndarray) -> Floats:
     if not len(chosen):
         return values
     return np.asarray((values - chosen.mean(axis=0)) / np.maximum(chosen.std(axis=0), 0.02), np.float32)
-
-
-def seconds_of(samples: Floats) -> float:
-    return len(samples) / SPEECH_RATE

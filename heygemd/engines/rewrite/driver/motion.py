@@ -18,16 +18,13 @@ CLOSURE_LEAD_SECONDS = 0.01
 """Lips meet when the sound stops: closures hardly lead."""
 
 _FALL = np.linspace(0.9, 0.0, 10, dtype=np.float32)
-_TYPICAL_TOP = 0.60
+_TYPICAL_TOP = 0.80
 _TOP_PERCENTILE = 95
 _TOP_OPENING = 0.8
-SPEAKERS_QUANTILES = np.array([0.0, 0.02, 0.14, 0.22, 0.29, 0.36, 0.42, 0.48, 0.57, 0.69, 0.95], np.float32)
-"""Openings of real speakers by tenths of their time, closed at 0, their 95th percentile at about 0.8."""
+SPEAKERS_RANGE = (0.04, 0.70)
+"""The 10th and 90th percentile of real speakers' opening, closed at 0, their 95th percentile at 0.8."""
 
-_NORMAL = (
-    np.array([0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100.0]),
-    np.array([-2.6, -2.33, -1.64, -1.28, -0.84, -0.52, -0.25, 0, 0.25, 0.52, 0.84, 1.28, 1.64, 2.33, 2.6]),
-)
+_TENTH = 1.28  # deviations from the mean to the 10th and 90th percentile
 _TRUSTED_ROWS = 300  # three seconds of speech; below that the typical range counts too
 
 
@@ -90,21 +87,13 @@ def scaled_known(opening: Floats, activity: Floats) -> tuple[Floats, float]:
     return np.clip((opening - CLOSED_OPENING) / span * _TOP_OPENING, 0, 1).astype(np.float32), top
 
 
-def scaled_speech(opening: Floats, activity: Floats, quantiles: Floats | None) -> Floats:
+def scaled_speech(opening: Floats, own_range: tuple[float, float] | None) -> Floats:
     """Standardised prediction → 0…1 with the spread of real mouths: regression shrinks, and the mouth would mumble.
 
-    `quantiles`: a person's measured openings (0th to 100th percentile, equally spaced), else those of most speakers.
+    `own_range`: the 10th and 90th percentile of a person's measured opening, else those of most speakers.
     """
-    spoken = opening[activity > 0.5]
-    wanted = SPEAKERS_QUANTILES if quantiles is None else quantiles
-    levels = np.linspace(0, 100, len(wanted))
-    found = np.interp(levels, *_NORMAL)
-    if len(spoken):
-        trust = min(1.0, len(spoken) / _TRUSTED_ROWS)
-        found = trust * np.percentile(spoken, levels) + (1 - trust) * found
-    found = np.maximum.accumulate(found) + np.arange(len(found)) * 1e-6
-    scaled: Floats = np.clip(np.interp(opening, found, wanted), 0, 1).astype(np.float32)
-    return scaled
+    low, high = own_range or SPEAKERS_RANGE
+    return np.clip(low + (high - low) * (opening + _TENTH) / (2 * _TENTH), 0, 1).astype(np.float32)
 
 
 def motion_of(

@@ -24,21 +24,20 @@ _MOST_OFFSET_SECONDS = 0.24
 _OFFSET_STEP_SECONDS = 0.02
 # How strongly an offset needs to be shown: a lag of 0.1 s must raise the sum of both correlations by this much.
 _OFFSET_PRIOR = 0.08
-_QUANTILES = np.linspace(0, 100, 21)
 
 
 @dataclass(frozen=True)
 class PersonalDriver:
     """Regression weights for one person. `opening`, `width`: (features,). `trust`: 0…1, its share against the general
     driver. `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive).
-    `opening_quantiles`: 21 quantiles of the measured opening, contact at 0, the 95th percentile at 0.8.
+    `opening_range`: 10th and 90th percentile of the measured opening, closed at 0, the 95th percentile at 0.8.
     """
 
     opening: Floats
     width: Floats
     trust: float
     offset_seconds: float
-    opening_quantiles: Floats
+    opening_range: tuple[float, float]
     speech_seconds: float
     opening_r: float
     width_r: float
@@ -46,10 +45,10 @@ class PersonalDriver:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For .npz without pickle."""
         numbers = [self.trust, self.offset_seconds, self.speech_seconds, self.opening_r, self.width_r]
+        numbers += self.opening_range
         return {
             "personal_opening": self.opening,
             "personal_width": self.width,
-            "personal_quantiles": self.opening_quantiles,
             "personal_numbers": np.array(numbers, np.float64),
         }
 
@@ -58,13 +57,13 @@ class PersonalDriver:
         """None where the arrays hold no personal driver."""
         if "personal_numbers" not in arrays:
             return None
-        trust, offset, seconds, opening_r, width_r = (float(v) for v in arrays["personal_numbers"])
+        trust, offset, seconds, opening_r, width_r, low, high = (float(v) for v in arrays["personal_numbers"])
         return PersonalDriver(
             np.asarray(arrays["personal_opening"], np.float32),
             np.asarray(arrays["personal_width"], np.float32),
             trust,
             offset,
-            np.asarray(arrays["personal_quantiles"], np.float32),
+            (low, high),
             seconds,
             opening_r,
             width_r,
@@ -135,7 +134,7 @@ def fit(
         width=weights[1],
         trust=seconds / (seconds + _HALF_TRUST_SECONDS),
         offset_seconds=offset,
-        opening_quantiles=_quantiles(opening[spoken]),
+        opening_range=_range(opening[spoken]),
         speech_seconds=seconds,
         opening_r=checked[0],
         width_r=checked[1],
@@ -181,8 +180,11 @@ def _held_out(x: Floats, y: Floats, base: Floats, spoken: NDArray[np.bool_]) -> 
     return float(np.mean(scores))
 
 
-def _quantiles(opening: Floats) -> Floats:
-    """Quantiles of the measured opening with its closed mouth at 0 and its 95th percentile at 0.8."""
-    closed, top = np.percentile(opening, [2, 95])
-    found = np.percentile(opening, _QUANTILES)
-    return np.asarray(np.clip((found - closed) / max(float(top - closed), 1e-6) * 0.8, 0, 1), np.float32)
+def _range(opening: Floats) -> tuple[float, float]:
+    """10th and 90th percentile of the measured opening with its closed mouth at 0 and its 95th percentile at 0.8.
+
+    Kept near what most speakers do: a few seconds of mumbling or of laughter are not the person's range.
+    """
+    closed, low, high, top = (float(v) for v in np.percentile(opening, [2, 10, 90, 95]))
+    unit = 0.8 / max(top - closed, 1e-6)
+    return (min(max((low - closed) * unit, 0.0), 0.25), min(max((high - closed) * unit, 0.5), 0.75))

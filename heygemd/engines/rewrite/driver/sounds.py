@@ -1,8 +1,9 @@
 """What each speech sound does to the mouth, and how a phone's name is read.
 
-The openings are the true inner-lip openings of real speakers, standardised (0 is a speaker's mean, 1 their deviation):
-open vowels +.6, e +.25, s +.1, i 0, a pause -.15, o -.24, u -.29, w -.5. Rounded vowels are nearly closed and pauses
-are not. Phones come as espeak-ng mnemonics (its Kirshenbaum-like ASCII, any of its languages), as IPA, or as ARPAbet.
+`opening` is what a sound pulls towards, in units of a speaker's own deviation around their mean, before its neighbours
+pull back: open vowels far up, s and i near the middle, rounded vowels nearly closed, pauses not closed. docs/driver.md
+says where the numbers come from.
+Phones come as espeak-ng mnemonics (its Kirshenbaum-like ASCII, any of its languages), as IPA, or as ARPAbet.
 """
 
 from __future__ import annotations
@@ -34,46 +35,46 @@ def _vowel(opening: float, width: float, teeth: float, weight: float = 1.0) -> S
 
 
 SOUNDS: dict[str, Sound] = {
-    "a": _vowel(0.60, 0.10, 0.45),
-    "ae": _vowel(0.55, 0.40, 0.55),
-    "wedge": _vowel(0.40, 0.05, 0.45),
-    "schwa": _vowel(0.15, 0.00, 0.40, 0.6),
-    "er": _vowel(-0.05, -0.35, 0.40, 0.8),
-    "e": _vowel(0.25, 0.45, 0.60),
-    "ih": _vowel(0.08, 0.40, 0.60, 0.8),
-    "i": _vowel(0.00, 0.85, 0.75),
-    "ii": _vowel(0.00, 0.20, 0.60, 0.8),  # central and apical i, Mandarin's shi and si
-    "aw": _vowel(0.15, -0.40, 0.25),
-    "o": _vowel(-0.24, -0.75, 0.15),
-    "oe": _vowel(-0.10, -0.65, 0.20),
-    "u": _vowel(-0.29, -0.95, 0.08),
-    "uh": _vowel(-0.15, -0.60, 0.15, 0.8),
-    "y": _vowel(-0.29, -0.95, 0.10),
-    "w": Sound(-0.50, -1.00, 0.05, 1.0, 1.2),
-    "wy": Sound(-0.45, -0.90, 0.05, 1.0, 1.0),
-    "j": Sound(-0.05, 0.60, 0.65, 0.7, 0.6),
-    "r": Sound(-0.10, -0.50, 0.40, 0.6, 0.6),
-    "rr": Sound(0.05, 0.00, 0.50, 0.4, 0.2),
-    "l": Sound(0.12, 0.05, 0.55, 0.5, 0.2),
-    "t": Sound(0.00, 0.10, 0.65, 0.5, 0.2),
-    "n": Sound(0.00, 0.10, 0.60, 0.5, 0.2),
-    "s": Sound(0.10, 0.30, 1.00, 0.9, 0.5),
-    "sh": Sound(0.10, -0.45, 1.00, 0.9, 0.8),
-    "srt": Sound(0.05, -0.15, 0.95, 0.9, 0.5),  # retroflex s
-    "spal": Sound(0.05, 0.35, 1.00, 0.9, 0.5),  # alveolo-palatal s
-    "th": Sound(0.10, 0.10, 0.85, 0.7, 0.3),
-    "f": Sound(-0.55, 0.15, 0.85, 1.6, 0.5),
-    "m": Sound(-0.80, 0.00, 0.00, 2.5, 0.3, closed=True),
-    "b": Sound(-0.80, 0.00, 0.00, 2.5, 0.3, closed=True),
-    "p": Sound(-0.80, 0.00, 0.00, 2.5, 0.3, closed=True, voiceless_stop=True),
-    "bv": Sound(-0.50, -0.10, 0.20, 1.4, 0.4),  # lips approach without closing: Spanish b between vowels
-    "k": Sound(0.05, 0.00, 0.45, 0.35, 0.1),
-    "x": Sound(0.10, 0.00, 0.45, 0.35, 0.1),
-    "h": Sound(0.10, 0.00, 0.40, 0.15, 0.05),
-    "pause": Sound(-0.15, 0.00, 0.10, 0.5, 0.5, pause=True),
+    "a": _vowel(1.20, 0.20, 0.45),
+    "ae": _vowel(0.90, 0.70, 0.55),
+    "wedge": _vowel(0.30, 0.00, 0.45),
+    "schwa": _vowel(0.10, 0.00, 0.40, 0.6),
+    "er": _vowel(-0.30, -0.60, 0.40, 0.8),
+    "e": _vowel(0.55, 0.55, 0.60),
+    "ih": _vowel(0.12, 0.50, 0.60, 0.8),
+    "i": _vowel(0.20, 0.55, 0.75),
+    "ii": _vowel(0.10, 0.20, 0.60, 0.8),  # central and apical i, Mandarin's shi and si
+    "aw": _vowel(0.15, -0.65, 0.25),
+    "o": _vowel(-0.25, -0.85, 0.15),
+    "oe": _vowel(-0.15, -0.70, 0.20),
+    "u": _vowel(-0.45, -1.00, 0.08),
+    "uh": _vowel(-0.20, -0.65, 0.15, 0.8),
+    "y": _vowel(-0.40, -0.95, 0.10),
+    "w": Sound(-0.90, -1.15, 0.05, 1.0, 1.2),
+    "wy": Sound(-0.70, -0.95, 0.05, 1.0, 1.0),
+    "j": Sound(0.00, 0.35, 0.65, 0.7, 0.6),
+    "r": Sound(-0.35, -0.75, 0.40, 0.8, 0.8),
+    "rr": Sound(0.00, 0.00, 0.50, 0.4, 0.2),
+    "l": Sound(0.05, -0.15, 0.55, 0.6, 0.4),
+    "t": Sound(0.00, 0.35, 0.65, 0.6, 0.5),
+    "n": Sound(-0.10, 0.30, 0.60, 0.6, 0.5),
+    "s": Sound(0.10, 0.40, 1.00, 0.9, 0.7),
+    "sh": Sound(0.25, -0.40, 1.00, 0.9, 0.8),
+    "srt": Sound(0.15, -0.15, 0.95, 0.9, 0.6),  # retroflex s
+    "spal": Sound(0.15, 0.35, 1.00, 0.9, 0.6),  # alveolo-palatal s
+    "th": Sound(0.10, 0.40, 0.85, 0.8, 0.6),
+    "f": Sound(-0.85, 0.15, 0.85, 1.4, 0.5),
+    "m": Sound(-1.30, -0.25, 0.00, 1.6, 0.5, closed=True),
+    "b": Sound(-1.30, -0.25, 0.00, 1.6, 0.5, closed=True),
+    "p": Sound(-1.30, -0.15, 0.00, 1.6, 0.5, closed=True, voiceless_stop=True),
+    "bv": Sound(-0.60, -0.20, 0.20, 1.2, 0.4),  # lips approach without closing: Spanish b between vowels
+    "k": Sound(0.00, 0.15, 0.45, 0.5, 0.3),
+    "x": Sound(0.10, 0.10, 0.45, 0.5, 0.3),
+    "h": Sound(0.35, 0.30, 0.40, 0.4, 0.3),
+    "pause": Sound(-0.05, 0.15, 0.10, 0.6, 0.5, pause=True),
 }
 
-CLOSED_OPENING = -0.75
+CLOSED_OPENING = -1.0
 """The standardised opening at which the lips touch."""
 
 _SYMBOLS: dict[str, str] = {
