@@ -50,6 +50,9 @@ class _MemoryJournal:
 
     def set_plan(self, job_id: str, item: str, segments: Sequence[Mapping[str, Any]]) -> None: ...
 
+    def segment_stats(self, job_id: str, item: str) -> Mapping[int, dict[str, Any]]:
+        return {}
+
     def segment_done(self, job_id: str, item: str, number: int, info: Mapping[str, Any]) -> None: ...
 
     def count_attempt(self, job_id: str, item: str, number: int) -> int:

@@ -35,6 +35,8 @@ class Ledgerbook(Protocol):
 
     def count_attempt(self, job_id: str, item: str, number: int) -> int: ...
 
+    def segment_stats(self, job_id: str, item: str) -> Mapping[int, dict[str, Any]]: ...
+
     def segment_done(self, job_id: str, item: str, number: int, info: Mapping[str, Any]) -> None: ...
 
 
@@ -118,6 +120,7 @@ class TaskRunner:
         except HeygemdError as error:
             item.error = error
             return
+        item.segment_stats = dict(self._journal.segment_stats(active.job.id, item.item.name))
         item.done_segments = {s.number for s in item.plan.segments if item.folder.segment(s.number).exists()}
         item.result = item.folder.load_result()
 

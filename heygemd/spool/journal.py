@@ -235,6 +235,10 @@ class Journal:
         """Record a finished, durable segment. Raises HeygemdError when it was never planned."""
         self._one_segment("done = ?", (_dump(info),), (job_id, item, number), "journal.segment")
 
+    def segment_stats(self, job_id: str, item: str) -> dict[int, dict[str, Any]]:
+        """What the worker said of each finished segment."""
+        return {row.number: row.done for row in self.segments(job_id, item) if row.done is not None}
+
     def segment_undone(self, job_id: str, item: str, number: int) -> None:
         """The segment's file turned out to be missing or broken."""
         self._one_segment("done = NULL", (), (job_id, item, number))

@@ -1,0 +1,228 @@
+"""The dispatcher's decisions, without processes: every way a job can go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heygemd.core import errors
+from heygemd.core.errors import HeygemdError
+from heygemd.core.job import JobState
+from heygemd.core.task import Task
+from heygemd.service.door import InputGoneError
+from tests.unit.service.fakes import Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.dispatcher.close()
+
+
+def test_a_job_goes_through_every_state_and_leaves_no_work(rig: Rig, tmp_path: Path) -> None:
+    rig.submit()
+    rig.run()
+    states = [state for _, state in rig.journal.states]
+    assert states == ["staging", "preparing", "rendering", "finishing", "publishing", "done"]
+    assert rig.journal.done == [("job-0", n) for n in range(4)]
+    job, (outcome,), error, receipt = rig.door.delivered[0]
+    assert error is None
+    assert outcome.error is None
+    assert receipt["items"][0]["segments"] == 4
+    assert rig.journal.released == [job.id]
+    assert not (tmp_path / job.id).exists()
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+
+
+def test_the_receipt_adds_up_the_stages(rig: Rig) -> None:
+    rig.submit()
+    rig.run()
+    item = rig.door.delivered[0][3]["items"][0]
+    assert item["stage_seconds"] == {"analyse": 1.0, "generate": 2.0}
+    assert item["peak_mib"] == 5
+
+
+def failing(kind: str, error: HeygemdError, until_try: int = 10**6):  # type: ignore[no-untyped-def]
+    def script(task: Task, attempt: int) -> HeygemdError | None:
+        return error if task.kind == kind and attempt <= until_try else None
+
+    return script
+
+
+@pytest.mark.parametrize("kind", ["prepare", "render", "finish"])
+def test_a_worker_that_dies_once_costs_one_retry(tmp_path: Path, kind: str) -> None:
+    rig = Rig(tmp_path, script=failing(kind, errors.WorkerDiedError("gone"), until_try=1))
+    rig.submit()
+    rig.run()
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+    assert any(name in ("segment.retried", "task.retried") for name in rig.names())
+
+
+@pytest.mark.parametrize("kind", ["prepare", "render", "finish"])
+def test_a_poison_job_fails_alone_after_its_attempts(tmp_path: Path, kind: str) -> None:
+    def script(task: Task, _attempt: int) -> HeygemdError | None:
+        return errors.WorkerDiedError("gone") if task.kind == kind and "id-poison" in task.id else None
+
+    rig = Rig(tmp_path, script=script)
+    rig.submit("poison")
+    rig.submit("good")
+    rig.run()
+    ended = {job.name: job.state for job in rig.dispatcher.ended}
+    assert ended == {"poison": JobState.FAILED, "good": JobState.DONE}
+    tries = [n for task, n in rig.executor.tries.items() if "id-poison" in task]
+    assert max(tries) == 3
+
+
+def test_bad_input_fails_at_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, script=failing("prepare", errors.NoFaceError("v.mp4: no face")))
+    rig.submit()
+    rig.run()
+    assert max(rig.executor.tries.values()) == 1
+    assert isinstance(rig.door.delivered[0][2], errors.NoFaceError)
+    assert rig.dispatcher.ended[0].error["code"] == "HG-1006"  # type: ignore[index]
+
+
+def test_one_bad_item_of_a_batch_does_not_take_the_others_along(tmp_path: Path) -> None:
+    def script(task: Task, _attempt: int) -> HeygemdError | None:
+        return errors.NoFaceError("no face") if "/1/" in task.id else None
+
+    rig = Rig(tmp_path, script=script)
+    rig.submit(items=3)
+    rig.run()
+    outcomes = rig.door.delivered[0][1]
+    assert [o.error is None for o in outcomes] == [True, False, True]
+    assert rig.dispatcher.ended[0].state is JobState.FAILED
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def script(task: Task, _attempt: int) -> HeygemdError | None:
+        if task.kind != "render":
+            return None
+        seen.append(task.values["batch"])
+        return errors.OutOfMemoryError("too much") if task.values["batch"] > 2 else None
+
+    rig = Rig(tmp_path, script=script)
+    rig.submit()
+    rig.run()
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+    assert min(seen) <= 2 < max(seen)
+
+
+def test_a_full_disk_pauses_everything_and_it_goes_on_by_itself(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, script=failing("render", errors.DiskFullError("no room on the state disk"), until_try=6))
+    rig.submit()
+    for _ in range(500):
+        rig.dispatcher.step(0.0)
+        time.sleep(0.002)
+        if rig.dispatcher.paused_reason:
+            break
+        rig.clock.now += 0.01
+    assert rig.dispatcher.paused_reason == "no room on the state disk"
+    rig.run(rounds=600)
+    assert rig.dispatcher.ended[0].state is JobState.DONE, (
+        "six full disks are more than the attempts, and still no failure"
+    )
+    assert "queue.paused" in rig.names()
+    assert "queue.resumed" in rig.names()
+
+
+def test_a_share_that_is_away_while_delivering_costs_nothing(rig: Rig) -> None:
+    rig.door.deliver_errors = [errors.ShareAwayError("away")] * 3 + [errors.HeygemdError("odd")] * 4
+    rig.submit()
+    rig.run(rounds=3000, step_seconds=5.0)
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+    assert len(rig.door.delivered) == 1
+
+
+def test_an_input_that_vanished_is_no_failure(rig: Rig) -> None:
+    rig.door.stage_errors = [InputGoneError("v.mp4 was taken away")]
+    job = rig.submit()
+    rig.run()
+    assert rig.dispatcher.ended[0].state is JobState.CANCELLED
+    assert rig.door.delivered == []
+    assert rig.journal.released == [job.id]
+
+
+def test_an_input_that_is_busy_is_waited_for(rig: Rig) -> None:
+    rig.door.stage_errors = [errors.InputBusyError("held by another program")] * 8
+    rig.submit()
+    rig.run(rounds=1000)
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+
+
+def test_a_refused_drop_is_delivered_to_failed_without_any_work(rig: Rig) -> None:
+    rig.submit(items=0, error=errors.ManifestError("typo").to_dict())
+    rig.run()
+    assert rig.executor.tries == {}
+    assert isinstance(rig.door.delivered[0][2], errors.ManifestError)
+    assert rig.dispatcher.ended[0].state is JobState.FAILED
+
+
+def test_cancel_while_queued_and_while_running(rig: Rig) -> None:
+    rig.dispatcher.pause("a test")
+    first = rig.submit("first")
+    assert rig.dispatcher.cancel(first.id)
+    rig.dispatcher.resume()
+    rig.run()
+    rig.executor.hold = True
+    second = rig.submit("second")
+    for _ in range(500):
+        rig.dispatcher.step(0.0)
+        if rig.executor.waiting:
+            break
+        time.sleep(0.005)  # a pool thread stages it
+    assert rig.dispatcher.cancel(second.id)
+    assert rig.executor.cancelled
+    rig.executor.hold = False
+    rig.executor.script = lambda _task, _try: errors.CancelledError("cancelled while it ran")
+    rig.run()
+    assert [job.state for job in rig.dispatcher.ended] == [JobState.CANCELLED, JobState.CANCELLED]
+    assert not rig.dispatcher.cancel("unknown")
+
+
+def test_paused_nothing_new_starts_but_what_runs_ends(rig: Rig) -> None:
+    rig.dispatcher.pause("a test")
+    rig.submit()
+    for _ in range(20):
+        rig.dispatcher.step(0.0)
+    assert rig.executor.tries == {}
+    assert rig.dispatcher.views()["job"]["reason"] == "the queue is paused: a test"
+    rig.dispatcher.resume()
+    rig.run()
+
+
+def test_finished_segments_are_not_rendered_again_after_a_restart(tmp_path: Path) -> None:
+    before = Rig(tmp_path, script=failing("finish", errors.WorkerDiedError("x")))
+    before.executor.script = lambda task, _try: errors.DiskFullError("x") if task.kind == "finish" else None
+    job = before.submit()
+    for _ in range(500):
+        before.dispatcher.step(0.0)
+        before.clock.now += 0.01
+        time.sleep(0.002)
+        if before.dispatcher.paused_reason:
+            break
+    before.dispatcher.close()
+    after = Rig(tmp_path)
+    after.journal.stats = before.journal.stats
+    after.dispatcher.submit(job.evolve(state=JobState.FINISHING))
+    after.run()
+    assert [task for task in after.executor.tries if "render" in task or "prepare" in task] == []
+    assert after.dispatcher.ended[0].state is JobState.DONE
+    assert after.door.delivered[0][3]["items"][0]["segments"] == 4
+    assert after.door.delivered[0][3]["items"][0]["stage_seconds"]["generate"] == 2.0
+
+
+def test_higher_priority_goes_first_and_status_tells_the_place(rig: Rig) -> None:
+    rig.dispatcher.pause("a test")
+    for i in range(3):
+        rig.submit(f"j{i}")
+    rig.submit("urgent", priority=5)
+    views = rig.dispatcher.views()
+    assert views["urgent"]["position"] == 1
+    assert views["j0"]["position"] == 2
