@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 NAME = "astronaut"
 SENTENCE = "Hello from orbit. Drop a picture and a recording on the share, and I will say whatever you want."
-_CROP = (78, 0, 378, 300)  # x0, y0, x1, y1: head and shoulders, the face a third of the height
-_SCALE = 2
+_CROP = (92, 2, 348, 258)  # x0, y0, x1, y1: head and collar, the mouth large enough to watch
+_SCALE = 2.5
 _STOP_SECONDS = 20.0
 
 # The sample is written whole before the daemon starts: no need to watch it being quiet.
-_HURRY = {"HEYGEMD_INBOX__SETTLE_SECONDS": "0.2", "HEYGEMD_INBOX__SCAN_SECONDS": "0.2"}
+_HURRY = {"HEYGEMD_INBOX__SETTLE_SECONDS": "0.2", "HEYGEMD_INBOX__SCAN_SECONDS": "1"}
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +73,8 @@ def make_sample(layout: Layout, text: str) -> str:
     job = unique_name(NAME, taken_names(layout, layout.inbox) | _dropped(layout))
     x0, y0, x1, y1 = _CROP
     portrait: Any = astronaut()  # type: ignore[no-untyped-call] # scikit-image ships no types
-    large: Any = resize(portrait[y0:y1, x0:x1], (_SCALE * (y1 - y0), _SCALE * (x1 - x0)), order=3)  # type: ignore[no-untyped-call]
+    size = (round(_SCALE * (y1 - y0)), round(_SCALE * (x1 - x0)))
+    large: Any = resize(portrait[y0:y1, x0:x1], size, order=3)  # type: ignore[no-untyped-call]
     write_atomic(layout.inbox / f"{job}.png", _png((large.clip(0, 1) * 255).round().astype("uint8")))
     write_atomic(layout.inbox / f"{job}.txt", (text.strip() + "\n").encode())
     return job
