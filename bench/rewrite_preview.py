@@ -29,8 +29,18 @@ from heygemd.faces.track import FaceTrack
 
 def probe(path: Path) -> VideoInfo:
     out = subprocess.check_output(
-        ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries",
-         "stream=width,height,r_frame_rate,nb_frames,codec_name,duration", "-of", "json", str(path)]
+        [
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "stream=width,height,r_frame_rate,nb_frames,codec_name,duration",
+            "-of",
+            "json",
+            str(path),
+        ]
     )
     stream = json.loads(out)["streams"][0]
     still = stream["codec_name"] in ("png", "mjpeg", "webp")
@@ -41,8 +51,24 @@ def probe(path: Path) -> VideoInfo:
 def frames(path: Path, info: VideoInfo):
     size = info.width * info.height * 3
     with subprocess.Popen(
-        ["ffmpeg", "-v", "quiet", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "bgr24", "-"],
-        stdout=subprocess.PIPE, bufsize=size,
+        [
+            "ffmpeg",
+            "-v",
+            "quiet",
+            "-threads",
+            "1",
+            "-i",
+            str(path),
+            "-map",
+            "0:v:0",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "bgr24",
+            "-",
+        ],
+        stdout=subprocess.PIPE,
+        bufsize=size,
     ) as process:
         while len(data := process.stdout.read(size)) == size:
             yield np.frombuffer(data, np.uint8).reshape(info.height, info.width, 3)
@@ -68,8 +94,13 @@ def made_up(kind: str, n: int, fps: float) -> dict[str, np.ndarray]:
         knots = np.clip(rng.normal(0.35, 0.3, int(t[-1] * 6) + 3), 0, 1)
         opening = np.clip(np.interp(t, np.arange(len(knots)) / 6, knots) * (np.sin(2 * np.pi * t / 4) > -0.7), 0, 1)
         width = np.interp(t, np.arange(len(knots)) / 6, np.clip(rng.normal(0, 0.5, len(knots)), -1, 1))
-    return {"opening": opening.astype(np.float32), "width": width.astype(np.float32), "closure": zero, "teeth": zero,
-            "activity": zero + 1}
+    return {
+        "opening": opening.astype(np.float32),
+        "width": width.astype(np.float32),
+        "closure": zero,
+        "teeth": zero,
+        "activity": zero + 1,
+    }
 
 
 def main() -> None:
@@ -94,17 +125,21 @@ def main() -> None:
         scale = max(1.0, max(info.width, info.height) / 1920)
         count = 0
         for image in frames(args.video, info):
-            start = time.perf_counter()
-            small = image if scale == 1.0 else cv2.resize(image, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
+            start = time.process_time()
+            small = (
+                image
+                if scale == 1.0
+                else cv2.resize(image, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
+            )
             analyser.update(AnalysisFrame(count, small, scale))
-            clock["analyse"] += time.perf_counter() - start
+            clock["analyse"] += time.process_time() - start
             count += 1
-        start = time.perf_counter()
+        start = time.process_time()
         analysis = analyser.finish()
-        clock["finish"] = time.perf_counter() - start
+        clock["finish"] = time.process_time() - start
     print(json.dumps(analysis.summary))
 
-    start = time.perf_counter()
+    start = time.process_time()
     fps = float(info.fps)
     if args.motion:
         n = round(args.seconds * fps)
@@ -115,16 +150,43 @@ def main() -> None:
         samples = speech_of(Path(args.audio))
         n = round(len(samples) / SPEECH_RATE * fps)
         motion = engine.drive(Speech(samples, n, info.fps), analysis, options)
-    clock["drive"] = time.perf_counter() - start
+    clock["drive"] = time.process_time() - start
     print(json.dumps(motion.summary, default=str)[:600])
     np.savez(args.out.with_suffix(".motion.npz"), **motion.arrays)
 
     renderer = engine.renderer(analysis, motion, info, options, device="cpu", precision="float32", checkpoint=None)
     sound = [] if args.motion else ["-i", args.audio, "-map", "0:v", "-map", "1:a", "-c:a", "aac"]
     encoder = subprocess.Popen(
-        ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{info.width}x{info.height}", "-r",
-         str(info.fps), "-i", "-", *sound, "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-crf", "14",
-         "-preset", "veryfast", "-threads", "1", "-pix_fmt", "yuv420p", str(args.out)],
+        [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-y",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "bgr24",
+            "-s",
+            f"{info.width}x{info.height}",
+            "-r",
+            str(info.fps),
+            "-i",
+            "-",
+            *sound,
+            "-vf",
+            "pad=ceil(iw/2)*2:ceil(ih/2)*2",
+            "-c:v",
+            "libx264",
+            "-crf",
+            "14",
+            "-preset",
+            "veryfast",
+            "-threads",
+            "1",
+            "-pix_fmt",
+            "yuv420p",
+            str(args.out),
+        ],
         stdin=subprocess.PIPE,
     )
     track = FaceTrack.from_arrays(analysis.arrays)
@@ -142,7 +204,7 @@ def main() -> None:
             if len(held) > 700:
                 held.pop(min(held))
         image = held[wanted]
-        start = time.perf_counter()
+        start = time.process_time()
         box = renderer.box(index, wanted)
         out = image
         if box is not None:
@@ -152,7 +214,7 @@ def main() -> None:
             mixed = region + mask * (patch.image - region)
             out = image.copy()
             out[box.y0 : box.y1, box.x0 : box.x1] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)[..., ::-1]
-        clock["render"] += time.perf_counter() - start
+        clock["render"] += time.process_time() - start
         encoder.stdin.write(out.tobytes())
         if args.sheet and index % step == 0 and track.found[wanted]:
             cells.append(_cell(image, out, track.canonical[wanted], f"{index} o{motion.arrays['opening'][index]:.0f}"))
@@ -160,7 +222,7 @@ def main() -> None:
     encoder.wait()
     renderer.close()
     seconds = {"analyse": count / fps, "finish": count / fps, "drive": n / fps, "render": n / fps}
-    print("seconds for a second of video:", {k: round(clock[k] / v, 3) for k, v in seconds.items()})
+    print("CPU seconds for a second of video:", {k: round(clock[k] / v, 3) for k, v in seconds.items()})
     if args.sheet:
         cells = cells[:24]
         wide = min(8, len(cells))
@@ -178,7 +240,9 @@ def _cell(before: np.ndarray, after: np.ndarray, matrix: np.ndarray, words: str)
     parts = []
     for image in (before, after):
         inner = matrix[:, :2] * 0.5, matrix @ np.array([72.0, 104.0, 1.0])
-        part = cv2.warpAffine(image, np.hstack([inner[0], inner[1][:, None]]), (224, 224), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+        part = cv2.warpAffine(
+            image, np.hstack([inner[0], inner[1][:, None]]), (224, 224), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        )
         parts.append(part)
     cv2.putText(parts[1], words, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return cv2.vconcat(parts)

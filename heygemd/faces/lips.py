@@ -6,6 +6,7 @@ high, teeth lower than skin, at any exposure and, by and large, any complexion; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -69,15 +70,20 @@ def centre_of(crops: NDArray[np.uint8], eyes: canon.Points) -> NDArray[np.float6
         dark = cv2.morphologyEx(light, cv2.MORPH_CLOSE, _WIDE) - light
         for feature in (red, dark):
             total += np.clip(feature / (np.percentile(feature[25:70, 20:108], 98) + 1e-3), 0, 1)
-    total = (total / total.max()) ** 2
+    total /= total.max()
+    total = np.clip(total - np.median(total[20:75, 10:118]), -0.2, 1.0)
     across = eyes[1] - eyes[0]
     down = np.array([-across[1], across[0]])
     place = eyes.mean(axis=0) + canon.MOUTH_DROP * down - np.array(CROP_BOX[:2])
+    # Something as wide and as tall as a mouth, with plain skin around it; teeth in the middle do not matter.
+    response = cv2.GaussianBlur(total, (0, 0), sigmaX=18.0, sigmaY=8.0)
+    response -= 0.6 * cv2.GaussianBlur(total, (0, 0), sigmaX=23.0, sigmaY=19.0)
+    response /= response[25:65, 34:94].max() + 1e-6
     ys, xs = np.mgrid[:HEIGHT, :WIDTH]
-    for x_reach, y_reach in ((20.0, 9.0), (22.0, 7.0), (22.0, 7.0), (22.0, 7.0)):
-        weight = total * np.exp(-0.5 * ((xs - place[0]) / x_reach) ** 2 - 0.5 * ((ys - place[1]) / y_reach) ** 2)
-        place = np.array([(weight * xs).sum(), (weight * ys).sum()]) / weight.sum()
-    return np.clip(place, [30.0, 24.0], [WIDTH - 30.0, HEIGHT - _BELOW])
+    response -= 0.12 * (((xs - place[0]) / 6.0) ** 2 + ((ys - place[1]) / 6.0) ** 2)
+    inside = response[24 : HEIGHT - _BELOW, 30 : WIDTH - 30]
+    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+    return np.array([column + 30.0, row + 24.0])
 
 
 def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
@@ -95,9 +101,7 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
     ticks = np.arange(bottom - top + 1.0)
     gap = np.asarray(-0.12 * ticks - np.where(ticks > 0, 0.5, 0.0), np.float32)
     sample = centre_lines[:: max(1, len(centre_lines) // 500)]
-    colours, lengths = learn(
-        sample, start, _places(at, 0.0, 1.0), [bell(ticks, 8.0, 3.0), gap, bell(ticks, 11.0, 4.0)]
-    )
+    colours, lengths = learn(sample, start, _places(at, 0.0, 1.0), [bell(ticks, 8.0, 3.0), gap, bell(ticks, 11.0, 4.0)])
     n = len(crops)
     likely, _ = likelihoods(lines.reshape(n * COLUMNS, bottom - top, 2), colours)
     likely = likely.reshape(n, COLUMNS, bottom - top, 5)
@@ -123,6 +127,40 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
     return LipCurves(
         columns + corner[0], _plausible(rows) + top + corner[1], gain, _corners(columns, gain, centre[0]) + corner[0]
     )
+
+
+def corners_in(
+    crops: NDArray[np.uint8], line: Callable[[Floats], Floats], near: tuple[float, float]
+) -> tuple[float, float]:
+    """x of the left and right corner (canonical pixels) in crops of the same look: where the line between the lips ends.
+
+    `line`: y of it at x; `near`: the corners as `measure` has them, which are right to within about 6 px.
+    """
+    x = np.arange(CROP_BOX[0] + 4, CROP_BOX[2] - 4, dtype=np.float32)
+    middle = (near[0] + near[1]) / 2
+    # The line bends up or down at its ends: the darkest within a few pixels counts.
+    y = np.rint(line(x)).astype(int) - CROP_BOX[1]
+    at = np.rint(x).astype(int) - CROP_BOX[0]
+    contrast = np.zeros(len(x))
+    for crop in crops:
+        ratio, light = colours_of(crop)
+        best = np.zeros(len(x), np.float32)
+        for offset in range(-4, 6):
+            row = np.clip(y + offset, 8, HEIGHT - 9)
+            dark = np.minimum(light[row - 6, at], light[row + 6, at]) - light[row, at]
+            red = ratio[row, at] - np.maximum(ratio[row - 7, at], ratio[row + 7, at])
+            best = np.maximum(best, np.maximum(dark, 0) + np.maximum(red, 0))
+        contrast += best
+    contrast = np.convolve(contrast / len(crops), np.ones(5) / 5, mode="same")
+    level = 0.4 * float(np.median(contrast[np.abs(x - middle) < 0.6 * HALF_WIDTH]))
+
+    def outward(sign: int) -> float:
+        where = int(np.argmin(np.abs(x - (middle + sign * 0.6 * HALF_WIDTH))))
+        while 0 < where < len(x) - 1 and contrast[where] > level and abs(x[where] - middle) < 1.35 * HALF_WIDTH:
+            where += sign
+        return float(x[where])
+
+    return (outward(-1) + near[0]) / 2, (outward(1) + near[1]) / 2
 
 
 def _lines(crop: NDArray[np.uint8], columns: NDArray[np.float64], top: int, bottom: int) -> Floats:
@@ -166,9 +204,7 @@ def _places(at: NDArray[np.float64], shift: float, thin: float) -> list[Floats]:
 def _again(likely: Floats, near: NDArray[np.float64], widths: tuple[float, ...], lip_lengths) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
     ticks = np.arange(likely.shape[2] + 1.0)[None]
     rows = [
-        boundaries(
-            likely[:, c], [bell(ticks, near[:, c, k, None], w) for k, w in enumerate(widths)], lip_lengths(c)
-        )[0]
+        boundaries(likely[:, c], [bell(ticks, near[:, c, k, None], w) for k, w in enumerate(widths)], lip_lengths(c))[0]
         for c in range(likely.shape[1])
     ]
     return np.stack(rows, axis=1).astype(np.float64)

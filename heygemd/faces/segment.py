@@ -40,7 +40,7 @@ def likelihoods(columns: Floats, colours: Colours) -> tuple[Floats, Floats]:
     classes = np.maximum(classes, classes.max(axis=-1, keepdims=True) - 5.0)
     mouth = np.maximum(classes[..., DARK], classes[..., TEETH])
     five = np.stack([classes[..., SKIN_ABOVE], classes[..., UPPER_LIP], mouth, classes[..., LOWER_LIP]], axis=-1)
-    five = np.concatenate([five, classes[..., SKIN_BELOW :]], axis=-1)
+    five = np.concatenate([five, classes[..., SKIN_BELOW:]], axis=-1)
     return np.asarray(0.6 * five, np.float32), np.asarray(classes, np.float32)
 
 
@@ -95,8 +95,16 @@ def learn(columns: Floats, start: Colours, places: list[Floats], lengths: list[F
         found, _gain = boundaries(likely, places, lengths)
         stretch = sum((rows >= found[:, k : k + 1]).astype(np.int64) for k in range(4))
         mouth = np.where(classes[..., DARK] >= classes[..., TEETH], DARK, TEETH)
-        label = np.choose(stretch, [np.full_like(mouth, SKIN_ABOVE), np.full_like(mouth, UPPER_LIP), mouth,
-                                    np.full_like(mouth, LOWER_LIP), np.full_like(mouth, SKIN_BELOW)])
+        label = np.choose(
+            stretch,
+            [
+                np.full_like(mouth, SKIN_ABOVE),
+                np.full_like(mouth, UPPER_LIP),
+                mouth,
+                np.full_like(mouth, LOWER_LIP),
+                np.full_like(mouth, SKIN_BELOW),
+            ],
+        )
         for k in range(6):
             pixels = columns[label == k]
             if len(pixels) < 5:

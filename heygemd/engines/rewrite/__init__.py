@@ -53,8 +53,15 @@ class RewriteEngine:
             offset_seconds=options.sync_offset_seconds,
         )
         full = full_opening(analysis)
-        made = commands(motion.opening, motion.width, motion.closure, motion.teeth, motion.activity,
-                        full=full, follow=options.silence == "follow")
+        made = commands(
+            motion.opening,
+            motion.width,
+            motion.closure,
+            motion.teeth,
+            motion.activity,
+            full=full,
+            follow=options.silence == "follow",
+        )
         summary = {"driver": dict(motion.summary), "full_opening_px": round(full, 1), "silence": options.silence}
         return Analysis(made.to_arrays(), summary)
 

@@ -133,12 +133,16 @@ def pose(
     level = y - shape.c0
     above = np.minimum(level, interior.split)
     under = np.maximum(level - jaw, interior.split)
-    upper = cv2.remap(interior.image, left, (above + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    lower = cv2.remap(interior.image, left, (under + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    upper = cv2.remap(
+        interior.image, left, (above + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    lower = cv2.remap(
+        interior.image, left, (under + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     middle = interior.split / max(interior.opening, 1.0) * opening
     ramp = np.clip((level - middle) / max(2.0, 0.3 * opening) + 0.5, 0.0, 1.0)[..., None]
     image = upper + ramp * (lower - upper)
     # Lips throw a shadow into the mouth, more so while it is nearly closed.
-    shade = 1.0 - 0.45 * np.exp(-np.maximum(below_upper, 0.0) / 1.8) - 0.25 * np.exp(-np.maximum(above_lower, 0.0) / 1.5)
-    depth = 0.72 + 0.28 * min(1.0, opening / 9.0)
+    shade = 1.0 - 0.35 * np.exp(-np.maximum(below_upper, 0.0) / 1.6) - 0.2 * np.exp(-np.maximum(above_lower, 0.0) / 1.2)
+    depth = 0.86 + 0.14 * min(1.0, opening / 8.0)
     return np.asarray(image * np.clip(shade * depth, 0.1, 1.0)[..., None], np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.interior import Interior, painted, taken
 from heygemd.engines.rewrite.shape import MouthShape, fit_shape
 from heygemd.faces import canon
-from heygemd.faces.lips import CROP_BOX, LipCurves, measure
+from heygemd.faces.lips import CROP_BOX, LipCurves, colours_of, corners_in, measure
 from heygemd.faces.smooth import runs, smooth_values
 from heygemd.faces.track import FaceTrack
 
@@ -94,13 +94,18 @@ def material_of(
     key = keys[int(np.flatnonzero(at == centre_row)[0])]
     look = np.array([centre_row]) if talking else np.arange(len(rows))
     shape = fit_shape(curves, look)
+    rest = [crop(int(rows[i])) for i in (look if talking else look[:: max(1, len(look) // 30)])]
+    if shape.gap < 4.0:
+        # Between closed lips there is a line to follow to its ends; an open mouth has none.
+        left, right = corners_in(np.stack(rest), shape.line, (shape.left, shape.right))
+        shape = fit_shape(replace(curves, corners=np.array([left, right])), look)
     seen, match = _follow(rows, crop, int(rows[centre_row]), shape)
     shift = _in_smoothed_frame(seen, shape, raw[rows], track.canonical[rows].astype(np.float64))
     for start, stop in runs(track.found[rows], np.cumsum(np.diff(rows, prepend=rows[0]) > 1).astype(np.int32)):
         shift[start:stop] = smooth_values(shift[start:stop], 1.5 if talking else 4.0)
     picture = key.image()
     skin, lip = _colours(picture, key.scale, shape)
-    interior, source = _inside(keys, at, opening, curves, turn, shape, skin, lip)
+    interior, source = _inside(keys, at, opening, curves, turn, shape, skin, lip, 0.0 if talking else -9.0)
     reason = (
         f"the person speaks (opening varies by {float(np.std(opening)):.1f} of 72)"
         if talking
@@ -149,9 +154,14 @@ def _rest_frame(
     middle = curves.rows[:, 5:8]
     thickness = np.median(middle[:, :, 3] - middle[:, :, 2] + middle[:, :, 1] - middle[:, :, 0], axis=1)
     height = np.median(middle[:, :, 0], axis=1)
-    closed = float(np.percentile(opening, 12))
+    closed = float(np.percentile(opening, 8))
+    gaps = curves.rows[:, 3:10, 2] - curves.rows[:, 3:10, 1]
+    line = curves.rows[:, 3:10, 1:3].mean(axis=2)
+    bend = np.abs(np.diff(line, 2, axis=1)).mean(axis=1)
     cost = (
         1.0 * np.maximum(opening - closed, 0)
+        + 0.6 * np.maximum(gaps - closed - 1.0, 0).mean(axis=1)
+        + 0.5 * bend
         + 40.0 * turn
         + 0.35 * np.abs(thickness - np.median(thickness))
         + 0.25 * np.abs(height - np.median(height))
@@ -208,20 +218,31 @@ def _in_smoothed_frame(
     return out
 
 
-def _colours(picture: NDArray[np.uint8], scale: float, shape: MouthShape) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _colours(
+    picture: NDArray[np.uint8], scale: float, shape: MouthShape
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(3,) RGB of the skin beside and under the mouth, and of the lower lip."""
 
     def median(x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float32]:
         a, b, c, d = (
-            int(v) for v in ((x0 - KEY_BOX[0]) * scale, (y0 - KEY_BOX[1]) * scale, (x1 - KEY_BOX[0]) * scale, (y1 - KEY_BOX[1]) * scale)
+            int(v)
+            for v in (
+                (x0 - KEY_BOX[0]) * scale,
+                (y0 - KEY_BOX[1]) * scale,
+                (x1 - KEY_BOX[0]) * scale,
+                (y1 - KEY_BOX[1]) * scale,
+            )
         )
         part = picture[max(0, b) : max(1, d), max(0, a) : max(1, c)].reshape(-1, 3)
         return np.asarray(np.median(part, axis=0)[::-1], np.float32)
 
     c, y = shape.centre, shape.c0
-    below = median(c - 12, y + shape.gap + shape.lower + 6, c + 12, y + shape.gap + shape.lower + 16)
-    above = median(c - 16, y - shape.upper - 12, c + 16, y - shape.upper - 5)
-    skin = np.maximum(below, above)
+    # Chin, cheeks and upper lip may be shaded or bearded: the skin is what the brighter part of the picture shows.
+    small = cv2.resize(picture, (40, 34), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    bright = small.sum(axis=1)
+    skin = np.asarray(
+        small[(bright > np.percentile(bright, 60)) & (bright < np.percentile(bright, 90))].mean(axis=0)[::-1]
+    )
     lip = median(c - 8, y + 0.78 * shape.gap + 3, c + 8, y + 0.78 * shape.gap + max(6.0, shape.lower - 2))
     return skin, lip
 
@@ -235,21 +256,50 @@ def _inside(
     shape: MouthShape,
     skin: NDArray[np.float32],
     lip: NDArray[np.float32],
+    least_worth: float,
 ) -> tuple[Interior, str]:
     """The person's own open mouth where a key frame shows one wide enough, else a painted one."""
-    wide = opening[at]
     painting = painted(shape, skin, lip)
-    usable = np.flatnonzero(wide >= max(5.0, float(np.percentile(opening, 70))))
-    if not len(usable):
+    wide = opening[at]
+    best: tuple[float, MouthShape, KeyFrame] | None = None
+    for pick in np.argsort(-wide)[:16]:
+        if wide[pick] < 4.0:
+            break
+        key, row = keys[int(pick)], at[int(pick)]
+        seen = fit_shape(curves, np.array([row]))
+        if seen.gap < 4.0:
+            continue
+        lips, untidy = _doubts(key, seen, curves, int(row), lip)
+        worth = min(seen.gap, 15.0) / 15.0 - 1.5 * lips - untidy / 5.0 - 5.0 * float(turn[row])
+        if best is None or worth > best[0]:
+            best = worth, seen, key
+    if best is None or best[0] < least_worth:
         return painting, "painted"
-    worth = np.minimum(wide[usable], 15.0) - 60.0 * turn[at[usable]]
-    pick = int(usable[int(np.argmax(worth))])
-    key = keys[pick]
-    seen = fit_shape(curves, at[pick : pick + 1])
-    if seen.gap < 4.0:
-        return painting, "painted"
+    _, seen, key = best
     picture = np.ascontiguousarray(key.image()[:, :, ::-1]).astype(np.float32)
     return taken(picture, key.scale, np.array(KEY_BOX[:2], np.float64), seen, painting), f"frame {key.index}"
+
+
+def _doubts(
+    key: KeyFrame, seen: MouthShape, curves: LipCurves, row: int, lip: NDArray[np.float32]
+) -> tuple[float, float]:
+    """How much of the inside looks like lip (0..1), and how far the columns are from the fitted curves (pixels)."""
+    image = cv2.resize(key.image(), (KEY_BOX[2] - KEY_BOX[0], KEY_BOX[3] - KEY_BOX[1]), interpolation=cv2.INTER_AREA)
+    ratio, light = colours_of(image)
+    x = np.arange(KEY_BOX[0], KEY_BOX[2], dtype=np.float32)
+    y = np.arange(KEY_BOX[1], KEY_BOX[3], dtype=np.float32)[:, None]
+    gap = seen.gap * seen.profile(x)
+    inside = (y > seen.line(x) - 0.22 * gap + 1) & (y < seen.line(x) + 0.78 * gap - 1)
+    if not inside.any():
+        return 1.0, 9.0
+    lip = lip + 4.0
+    lip_ratio = float(np.log(lip[0] / lip[1]))
+    lip_light = float(np.log(lip @ np.array([0.299, 0.587, 0.114], np.float32)))
+    alike = np.exp(-0.5 * ((ratio[inside] - lip_ratio) / 0.07) ** 2 - 0.5 * ((light[inside] - lip_light) / 0.14) ** 2)
+    here = slice(2, 11)
+    seen_gaps = curves.rows[row, here, 2] - curves.rows[row, here, 1]
+    untidy = float(np.abs(seen_gaps - seen.gap * seen.profile(curves.columns[here].astype(np.float32))).mean())
+    return float(alike.mean()), untidy
 
 
 def _trust(track: FaceTrack, rows: NDArray[np.int64], match: NDArray[np.float64], fps: float) -> NDArray[np.float32]:

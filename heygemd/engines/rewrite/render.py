@@ -13,7 +13,7 @@ from heygemd.engines.base import Analysis, Patch, Region
 from heygemd.engines.rewrite.interior import Interior, pose
 from heygemd.engines.rewrite.material import KEY_BOX
 from heygemd.engines.rewrite.motion import Commands
-from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, Fields, MouthShape, fields, jaw_drop
+from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, UPPER_SHARE, Fields, MouthShape, fields, jaw_drop
 from heygemd.faces import canon
 from heygemd.faces.track import FaceTrack
 
@@ -51,7 +51,9 @@ class RewriteRenderer:
         self._trust = np.asarray(arrays["mouth_trust"], np.float64)
         self._commands = Commands.from_arrays(motion.arrays)
         self._shots = {
-            int(name[4:-6]): _Shot(arrays, int(name[4:-6])) for name in arrays if name.startswith("shot") and name.endswith("_shape")
+            int(name[4:-6]): _Shot(arrays, int(name[4:-6]))
+            for name in arrays
+            if name.startswith("shot") and name.endswith("_shape")
         }
 
     def box(self, index: int, source_index: int) -> Box | None:
@@ -60,7 +62,9 @@ class RewriteRenderer:
         if int(self._track.shot[source_index]) not in self._shots:
             return None
         x0, y0, x1, y1 = FIELD_BOX
-        corners = canon.apply(self._matrix(source_index), np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], np.float64))
+        corners = canon.apply(
+            self._matrix(source_index), np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], np.float64)
+        )
         low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0)) + 1
         box = Box(int(low[0]), int(low[1]), int(high[0]), int(high[1])).clamped(*self._frame)
         return box if box.width >= 8 and box.height >= 8 else None
@@ -81,86 +85,167 @@ class RewriteRenderer:
 
     def _one(self, region: Region) -> Patch:
         shot = self._shots[int(self._track.shot[region.source_index])]
-        strength = self._strength(region.index, region.source_index)
         matrix = self._matrix(region.source_index)
         matrix[:, 2] -= region.box.x0, region.box.y0
         opening = float(self._commands.opening[region.index])
-        width = float(self._commands.width[region.index])
-        warp = fields(shot.shape, opening, width)
-        image = region.image
-        height, wide = image.shape[:2]
-        size = (wide, height)
-        grid_to_region = canon.compose(matrix, canon.invert(_TO_GRID))
-        four = np.stack([warp.dy_upper, warp.dy_lower, warp.below_upper, warp.above_lower], axis=-1)
-        sampled = cv2.warpAffine(four, grid_to_region, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        dx = cv2.warpAffine(warp.dx, grid_to_region, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        below, above = sampled[..., 2], sampled[..., 3]
-        dy = np.where(below < above, sampled[..., 0], sampled[..., 1])
-        back = canon.invert(matrix)
-        xs, ys = np.arange(wide, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
-        x = np.float32(back[0, 0]) * xs + np.float32(back[0, 1]) * ys + np.float32(back[0, 2])
-        y = np.float32(back[1, 0]) * xs + np.float32(back[1, 1]) * ys + np.float32(back[1, 2])
-        if shot.reference:
-            outer = self._from_reference(shot, region, matrix, (x, y, dx, dy), opening)
-        else:
-            outer = _moved(image, matrix, dx, dy)
         per_pixel = canon.scale_of(matrix)
-        # Zero on the line itself, so that closed lips and skin beyond the corners show none of it.
-        alpha = np.clip(np.minimum(below, above) * np.float32(per_pixel), 0.0, 1.0)
+        warp = fields(shot.shape, opening, float(self._commands.width[region.index]), 0.8 + 1.1 / per_pixel)
+        strength = self._strength(region.index, region.source_index)
+        if shot.reference:
+            own = float(self._opening[region.source_index])
+            jaw = jaw_drop(shot.shape, (1 - UPPER_SHARE) * (opening - own))
+            outer = _moved(region.image, matrix, np.stack([warp.dx, -jaw], axis=-1))
+            self._put_lips(outer, shot, region.image, matrix, warp)
+        else:
+            # Above the mouth one field holds, below the other; on the line itself both are hidden or zero.
+            dy = np.where(warp.below_upper < warp.above_lower, warp.dy_upper, warp.dy_lower)
+            outer = _moved(region.image, matrix, np.stack([warp.dx, dy], axis=-1))
+            self._put_own_lips(outer, shot, region.image, matrix, warp)
         if opening > 0.05:
-            inner = pose(shot.interior, shot.shape, x, y, below, above, opening)
-            outer = outer + (alpha * min(1.0, opening / 1.5))[..., None] * (inner - outer)
-        mask = _border(x, y) * np.float32(strength)
-        return Patch(np.clip(outer, 0.0, 255.0).astype(np.float32), mask)
+            _put_inside(outer, shot, matrix, warp, opening, per_pixel)
+        window = _Window(matrix, FIELD_BOX, region.image.shape)
+        mask = np.zeros(region.image.shape[:2], np.float32)
+        mask[window.slices] = _border(*window.points()) * np.float32(strength)
+        return Patch(np.clip(outer, 0.0, 255.0), mask)
 
-    def _from_reference(
-        self, shot: _Shot, region: Region, matrix: canon.Affine, at: tuple[Picture, Picture, Picture, Picture], opening: float
-    ) -> Picture:
-        """The frame with its jaw moved along, and over it the resting lips of the reference, in the frame's light."""
-        x, y, dx, dy = at
+    def _put_own_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> None:
+        """Lips again at full sharpness: around the line the two fields must not be mixed by interpolation."""
         shape = shot.shape
-        own = float(self._opening[region.source_index])
-        drop = 0.78 * (opening - max(own, 0.0))
-        grid_to_region = canon.compose(matrix, canon.invert(_TO_GRID))
-        size = (region.image.shape[1], region.image.shape[0])
-        jaw = cv2.warpAffine(jaw_drop(shape, drop), grid_to_region, size, flags=cv2.INTER_LINEAR)
-        frame = _moved(region.image, matrix, dx, -jaw)
-        left = (x + dx - KEY_BOX[0]) * np.float32(shot.scale)
-        top = (y + dy - KEY_BOX[1]) * np.float32(shot.scale)
-        lips = cv2.remap(shot.picture, left, top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        # Colours are compared where both show skin: on the ring around the lips, in the reference's own pose.
-        coarse_step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
-        coarse_to_region = canon.compose(
-            matrix,
-            np.array(
-                [
-                    [coarse_step[0], 0.0, KEY_BOX[0] + coarse_step[0] / 2],
-                    [0.0, coarse_step[1], KEY_BOX[1] + coarse_step[1] / 2],
-                ]
-            ),
+        tall = shape.gap + 24.0
+        rect = (
+            shape.centre - 1.3 * shape.half,
+            shape.c0 - tall,
+            shape.centre + 1.3 * shape.half,
+            shape.c0 + tall + 14.0,
         )
-        soft = cv2.blur(region.image, (max(1, round(coarse_step[0] * canon.scale_of(matrix))),) * 2)
-        seen = cv2.warpAffine(
-            soft, coarse_to_region, _COARSE, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        window = _Window(matrix, rect, image.shape)
+        dx, dy, _, _ = _displacement(window, warp)
+        x, y = window.pixels()
+        a = matrix.astype(np.float32)
+        outer[window.slices] = cv2.remap(
+            image,
+            x + a[0, 0] * dx + a[0, 1] * dy,
+            y + a[1, 0] * dx + a[1, 1] * dy,
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
         )
-        change = _light(seen - shot.coarse, shot.ring)
-        to_coarse_x = (x + dx - KEY_BOX[0]) / np.float32(coarse_step[0]) - 0.5
-        to_coarse_y = (y + dy - KEY_BOX[1]) / np.float32(coarse_step[1]) - 0.5
-        both = np.dstack([change, shot.mask])
-        fine = cv2.remap(both, to_coarse_x, to_coarse_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return np.asarray(frame + fine[..., 3:] * (lips + fine[..., :3] - frame), np.float32)
+
+    def _put_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> None:
+        """The resting lips of the reference over the frame, opened, in the frame's light."""
+        window = _Window(matrix, KEY_BOX, image.shape)
+        dx, dy, _, _ = _displacement(window, warp)
+        x, y = window.points()
+        left, top = x + dx - KEY_BOX[0], y + dy - KEY_BOX[1]
+        change = _light(_coarse(image, matrix) - shot.coarse, shot.ring)
+        step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
+        fine = cv2.remap(
+            np.dstack([change, shot.mask]),
+            left / np.float32(step[0]) - 0.5,
+            top / np.float32(step[1]) - 0.5,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+        )
+        lips = cv2.remap(
+            shot.picture,
+            left * np.float32(shot.scale),
+            top * np.float32(shot.scale),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        here = outer[window.slices]
+        here += fine[..., 3:] * (lips + fine[..., :3] - here)
 
 
-def _moved(image: Picture, matrix: canon.Affine, dx: Picture, dy: Picture) -> Picture:
-    height, width = image.shape[:2]
-    a = matrix.astype(np.float32)
-    xs, ys = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
-    out: Picture = cv2.remap(
-        image,
-        xs + a[0, 0] * dx + a[0, 1] * dy,
-        ys + a[1, 0] * dx + a[1, 1] * dy,
-        cv2.INTER_CUBIC,
+class _Window:
+    """The part of a region that a canonical rectangle covers."""
+
+    def __init__(self, matrix: canon.Affine, rect: tuple[float, float, float, float], shape: tuple[int, ...]) -> None:
+        x0, y0, x1, y1 = rect
+        corners = canon.apply(matrix, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], np.float64))
+        low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [shape[1] - 1, shape[0] - 1])
+        high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, [shape[1], shape[0]])
+        self._low, self._size = low, (int(high[0] - low[0]), int(high[1] - low[1]))
+        self.slices = (slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])))
+        self.matrix = matrix.copy()
+        self.matrix[:, 2] -= low
+
+    def pixels(self) -> tuple[Picture, Picture]:
+        """x and y of its pixels in the region."""
+        x = np.arange(self._size[0], dtype=np.float32)[None] + np.float32(self._low[0])
+        y = np.arange(self._size[1], dtype=np.float32)[:, None] + np.float32(self._low[1])
+        return x, y
+
+    def points(self) -> tuple[Picture, Picture]:
+        """Canonical x and y of its pixels."""
+        back = canon.invert(self.matrix).astype(np.float32)
+        x = np.arange(self._size[0], dtype=np.float32)[None]
+        y = np.arange(self._size[1], dtype=np.float32)[:, None]
+        return back[0, 0] * x + back[0, 1] * y + back[0, 2], back[1, 0] * x + back[1, 1] * y + back[1, 2]
+
+    def sample(self, grid: Picture) -> Picture:
+        """A field of FIELD_BOX at each pixel."""
+        out: Picture = cv2.warpAffine(
+            grid,
+            canon.compose(self.matrix, canon.invert(_TO_GRID)),
+            self._size,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return out
+
+
+def _displacement(window: _Window, warp: Fields) -> tuple[Picture, Picture, Picture, Picture]:
+    """dx, dy, below_upper, above_lower at each pixel of a window, in canonical pixels."""
+    four = window.sample(np.stack([warp.dy_upper, warp.dy_lower, warp.below_upper, warp.above_lower], axis=-1))
+    below, above = four[..., 2], four[..., 3]
+    return window.sample(warp.dx), np.where(below < above, four[..., 0], four[..., 1]), below, above
+
+
+def _put_inside(
+    outer: Picture, shot: _Shot, matrix: canon.Affine, warp: Fields, opening: float, per_pixel: float
+) -> None:
+    shape = shot.shape
+    rect = (
+        shape.centre - 1.2 * shape.half,
+        shape.c0 - opening - 8.0,
+        shape.centre + 1.2 * shape.half,
+        shape.c0 + opening + 8.0,
+    )
+    window = _Window(matrix, rect, outer.shape)
+    edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
+    below, above = edges[..., 0], edges[..., 1]
+    # Zero on the line itself, so that closed lips and skin beyond the corners show none of it.
+    alpha = np.clip(np.minimum(below, above) * np.float32(per_pixel), 0.0, 1.0)
+    x, y = window.points()
+    inner = pose(shot.interior, shape, x, y, below, above, opening)
+    here = outer[window.slices]
+    here += (alpha * np.float32(min(1.0, opening / 1.5)))[..., None] * (inner - here)
+
+
+def _coarse(image: Picture, matrix: canon.Affine) -> Picture:
+    """The frame under KEY_BOX, small."""
+    step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
+    to_canonical = np.array([[step[0], 0.0, KEY_BOX[0] + step[0] / 2], [0.0, step[1], KEY_BOX[1] + step[1] / 2]])
+    soft = cv2.blur(image, (max(1, round(step[0] * canon.scale_of(matrix))),) * 2)
+    out: Picture = cv2.warpAffine(
+        soft,
+        canon.compose(matrix, to_canonical),
+        _COARSE,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
+    )
+    return out
+
+
+def _moved(image: Picture, matrix: canon.Affine, displacement: Picture) -> Picture:
+    """The region, each pixel from where the displacement (canonical pixels, on the grid) points."""
+    out = image.copy()
+    window = _Window(matrix, FIELD_BOX, image.shape)
+    a = matrix[:, :2].astype(np.float32)
+    moved = window.sample(np.ascontiguousarray(displacement @ a.T))
+    x, y = window.pixels()
+    out[window.slices] = cv2.remap(
+        image, x + moved[..., 0], y + moved[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     return out
 
@@ -174,7 +259,7 @@ def _coarse_points() -> tuple[Picture, Picture]:
 def _distance(shape: MouthShape) -> Picture:
     """0 in the middle of the mouth, 1 on the rim of what the reference replaces."""
     x, y = _coarse_points()
-    across = np.abs(x - shape.centre) / (1.42 * shape.half)
+    across = np.abs(x - shape.centre) / (1.65 * shape.half)
     level = y - shape.c0
     tall = np.where(level < 0, -level / (shape.upper + 13.0), level / (shape.gap + shape.lower + 24.0))
     return np.asarray((across**2.6 + tall**2.6) ** (1 / 2.6), np.float32)
@@ -204,6 +289,3 @@ def _border(x: Picture, y: Picture) -> Picture:
     x0, y0, x1, y1 = FIELD_BOX
     edge = np.minimum(np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y))
     return np.asarray(np.clip(edge / 8.0, 0.0, 1.0), np.float32)
-
-
-__all__ = ["Fields", "RewriteRenderer"]

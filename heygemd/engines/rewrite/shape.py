@@ -14,9 +14,11 @@ UPPER_SHARE = 0.22
 """Of an opening, what the upper lip does; the rest is the lower lip."""
 JAW_SHARE = 0.62
 """Of the lower lip's drop, what the jaw does."""
+INNER = 0.92
+"""Lips part from each other a little inside the corners of the mouth."""
 STEP = 2
 """Grid spacing of the displacement fields."""
-FIELD_BOX = (24, 92, 232, 276)
+FIELD_BOX = (40, 106, 216, 268)
 """x0, y0, x1, y1 of the fields; displacement is zero on and beyond the edge."""
 _XS = np.arange(FIELD_BOX[0], FIELD_BOX[2] + 1, STEP, dtype=np.float32)
 _YS = np.arange(FIELD_BOX[1], FIELD_BOX[3] + 1, STEP, dtype=np.float32)[:, None]
@@ -71,8 +73,8 @@ class MouthShape:
 
 
 def profile_of(x: Grid, centre: float, half: float) -> Grid:
-    u = (x - centre) / half
-    return np.asarray(np.maximum(1.0 - u * u, 0.0) ** 1.25, np.float32)
+    u = (x - centre) / (INNER * half)
+    return np.asarray(np.maximum(1.0 - u * u, 0.0) ** 0.9, np.float32)
 
 
 def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
@@ -85,11 +87,15 @@ def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
     inside = np.abs(u) < 0.92
     weight = np.where(inside, np.clip(gain / max(float(gain.max()), 1.0), 0.05, 1.0), 0.0)
     gaps = rows[:, 2] - rows[:, 1]
-    shape = np.maximum(1 - u * u, 0.0) ** 1.25
-    gap = max(0.0, float((weight * shape * gaps).sum() / (weight * shape * shape).sum()))
+    shape = profile_of(curves.columns.astype(np.float32), centre, half)
+    gap = max(0.0, float(np.median(gaps[np.abs(u) < 0.35])))
+    for _ in range(3):
+        # Columns near the corners mistake chin or beard for mouth now and then: they are heard less.
+        trust = weight * np.exp(-u * u) / (1 + ((gaps - gap * shape) / 2.5) ** 2)
+        gap = max(0.0, float((trust * shape * gaps).sum() / (trust * shape * shape).sum()))
     gap = 0.0 if gap < 1.5 else gap
     # Lips open downwards more than upwards: the line where they would meet lies in the upper part of the gap.
-    meet = rows[:, 1] + (UPPER_SHARE if gap else 0.5) * gaps
+    meet = rows[:, 1] + (UPPER_SHARE if gap else 0.5) * np.minimum(gaps, 1.5 * gap * shape + 3.0)
     basis = np.stack([np.ones_like(u), u, u**2, u**3], axis=1)
     # Weak priors: no tilt, little bend.
     hold = np.diag([0.0, 0.3, 0.3, 1.5])
@@ -105,7 +111,9 @@ def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
     middle = np.abs(u) < 0.4
     upper = float(np.median(rows[middle, 1] - rows[middle, 0]))
     lower = float(np.median(rows[middle, 3] - rows[middle, 2]))
-    return MouthShape(left, right, *(float(v) for v in c), gap, float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 18)))
+    return MouthShape(
+        left, right, *(float(v) for v in c), gap, float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 14))
+    )
 
 
 @dataclass(frozen=True)
@@ -134,21 +142,23 @@ def jaw_drop(shape: MouthShape, drop: float) -> Grid:
     line = shape.line(_XS)
     begin = _smooth((_YS - line - 2.0) / (shape.lower + 16.0))
     # Full at the chin, gone on the neck.
-    end = 1.0 - _smooth((_YS - 206.0) / 58.0)
+    end = 1.0 - _smooth((_YS - 206.0) / 56.0)
     edge = _smooth((_XS - FIELD_BOX[0]) / 24) * _smooth((FIELD_BOX[2] - _XS) / 24)
     return np.asarray(drop * JAW_SHARE * across * begin * end * edge, np.float32)
 
 
-def fields(shape: MouthShape, opening: float, width: float) -> Fields:
+def fields(shape: MouthShape, opening: float, width: float, rim: float) -> Fields:
     """The warp that takes a picture of `shape` to an inner opening of `opening` pixels and `width` times its width.
 
+    `rim`: by how much an open source is taken to be wider open than measured, for what is blurred at its lips' rims.
     Everything fades to zero at the corners: nothing tears there.
     """
     half = shape.half * width
     line = shape.line(shape.centre + (_XS - shape.centre) / width)
     old = profile_of(shape.centre + (_XS - shape.centre) / width, shape.centre, shape.half)
     new = profile_of(_XS, shape.centre, half)
-    upper_old, lower_old = UPPER_SHARE * shape.gap * old, (1 - UPPER_SHARE) * shape.gap * old
+    seen = (shape.gap + rim if shape.gap > 0 else 0.0) * old
+    upper_old, lower_old = UPPER_SHARE * seen, (1 - UPPER_SHARE) * seen
     upper_new, lower_new = UPPER_SHARE * opening * new, (1 - UPPER_SHARE) * opening * new
     rise, drop = upper_new - upper_old, lower_new - lower_old
     # The upper lip is stiff, then fades out under the nose; evaluated in output coordinates (rise is a few pixels).

@@ -121,7 +121,9 @@ class RewriteAnalyser:
         return Analysis(arrays, _summary(track, shots, trust, self._tracker.faces_seen))
 
 
-def _crop(image: NDArray[np.uint8], matrix: canon.Affine, box: tuple[int, int, int, int], scale: float) -> NDArray[np.uint8]:
+def _crop(
+    image: NDArray[np.uint8], matrix: canon.Affine, box: tuple[int, int, int, int], scale: float
+) -> NDArray[np.uint8]:
     """The canonical `box` of the picture at `scale` pixels each."""
     inner = canon.compose(matrix, np.array([[1 / scale, 0.0, box[0]], [0.0, 1 / scale, box[1]]]))
     size = (round((box[2] - box[0]) * scale), round((box[3] - box[1]) * scale))
