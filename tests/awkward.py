@@ -144,18 +144,17 @@ def _item(
     return register
 
 
-def _rotated(kitchen: Kitchen, out: Path, degrees: int) -> None:
-    kitchen.ffmpeg("-display_rotation", degrees, "-i", kitchen.clip, "-c", "copy", out)
-
-
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", 16, "-pix_fmt", "yuv420p")
 AAC = ("-c:a", "aac")
 
 
 @_item("rotated 90.mp4")
 def rotated_90(k: Kitchen, out: Path) -> None:
-    # a phone's upright video: stored lying, with a display matrix (ffmpeg 5.1 writes one only from the rotate tag)
-    k.ffmpeg("-i", k.clip, "-vf", "scale=480:320,setsar=1", *X264, "-c:a", "copy", "-metadata:s:v:0", "rotate=90", out)
+    # a phone's upright video: stored lying, with a display matrix (which ffmpeg 5.1 writes when copying only)
+    plain = out.with_name("plain.mp4")
+    k.ffmpeg("-i", k.clip, "-vf", "scale=480:320,setsar=1", *X264, "-c:a", "copy", plain)
+    k.ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v:0", "rotate=90", out)
+    plain.unlink()
 
 
 @_item("rotated-180.mp4")
@@ -165,10 +164,12 @@ def rotated_180(k: Kitchen, out: Path) -> None:
 
 @_item("rotated-270-422.mov")
 def rotated_270_422(k: Kitchen, out: Path) -> None:
+    plain = out.with_name("plain.mov")
     k.ffmpeg(
-        "-i", k.clip, "-vf", "scale=480:320,setsar=1", "-c:v", "prores_ks", "-profile:v", 2, "-c:a", "copy",
-        "-metadata:s:v:0", "rotate=270", out,
-    )  # fmt: skip
+        "-i", k.clip, "-vf", "scale=480:320,setsar=4/3", "-c:v", "prores_ks", "-profile:v", 2, "-c:a", "copy", plain
+    )
+    k.ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v:0", "rotate=270", out)
+    plain.unlink()
 
 
 @_item("variable rate.mp4")
@@ -208,13 +209,13 @@ def rate_240(k: Kitchen, out: Path) -> None:
 
 @_item("odd-size.mkv")
 def odd_size(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-vf", "crop=301:333,format=yuv444p", "-c:v", "libx264", "-crf", 16, "-c:a", "copy", out)
+    k.ffmpeg("-i", k.clip, "-vf", "format=yuv444p,crop=301:333", "-c:v", "libx264", "-crf", 16, "-c:a", "copy", out)
 
 
 @_item("odd-size-420.webm")
 def odd_size_420(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-vf", "crop=301:333", "-pix_fmt", "yuv420p", "-c:v", "libvpx-vp9", "-deadline", "realtime",
-             "-cpu-used", 8, "-c:a", "libopus", out)  # fmt: skip
+    k.ffmpeg("-i", k.clip, "-vf", "scale=301:333,setsar=1", "-pix_fmt", "yuv420p", "-c:v", "libvpx-vp9",
+             "-deadline", "realtime", "-cpu-used", 8, "-c:a", "libopus", out)  # fmt: skip
 
 
 @_item("prores-422-10.mov")
@@ -224,8 +225,8 @@ def prores_422_10(k: Kitchen, out: Path) -> None:
 
 @_item("prores-4444-alpha.mov")
 def prores_4444_alpha(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-t", 1, "-i", k.clip, "-c:v", "prores_ks", "-profile:v", 4, "-pix_fmt", "yuva444p10le", "-c:a", "pcm_s24le",
-             out)  # fmt: skip
+    k.ffmpeg("-t", 1, "-i", k.clip, "-c:v", "prores_ks", "-profile:v", 4, "-pix_fmt", "yuva444p10le", "-c:a",
+             "pcm_s24le", out)  # fmt: skip
 
 
 def _x265(*parameters: str) -> tuple[object, ...]:
@@ -245,14 +246,14 @@ def hevc_open_gop(k: Kitchen, out: Path) -> None:
 
 @_item("hlg.mp4")
 def hlg(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-pix_fmt", "yuv420p10le", *_x265(), "-color_primaries", "bt2020", "-color_trc", "arib-std-b67",
-             "-colorspace", "bt2020nc", "-color_range", "tv", "-c:a", "copy", out)  # fmt: skip
+    k.ffmpeg("-i", k.clip, "-pix_fmt", "yuv420p10le", *_x265(), "-color_primaries", "bt2020", "-color_trc",
+             "arib-std-b67", "-colorspace", "bt2020nc", "-color_range", "tv", "-c:a", "copy", out)  # fmt: skip
 
 
 @_item("hdr10.mp4")
 def hdr10(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-pix_fmt", "yuv420p10le", *_x265("hdr10=1", "max-cll=1000,400"), "-color_primaries", "bt2020",
-             "-color_trc", "smpte2084", "-colorspace", "bt2020nc", "-c:a", "copy", out)  # fmt: skip
+    k.ffmpeg("-i", k.clip, "-pix_fmt", "yuv420p10le", *_x265("hdr10=1", "max-cll=1000,400"), "-color_primaries",
+             "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc", "-c:a", "copy", out)  # fmt: skip
 
 
 @_item("full-range.mp4")
@@ -279,7 +280,8 @@ def anamorphic(k: Kitchen, out: Path) -> None:
 
 @_item("interlaced.mpg")
 def interlaced(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-vf", "scale=480:480,fps=50,tinterlace=interleave_top,fieldorder=tff", "-c:v", "mpeg2video",
+    k.ffmpeg("-i", k.clip, "-vf", "scale=480:480,fps=50,tinterlace=interleave_top,fieldorder=tff", "-pix_fmt",
+             "yuv420p", "-c:v", "mpeg2video",
              "-q:v", 3, "-bf", 2, "-g", 12, "-flags", "+ilme+ildct", "-c:a", "mp2", out)  # fmt: skip
 
 
@@ -318,8 +320,8 @@ def windows_media(k: Kitchen, out: Path) -> None:
 def two_audio_subtitles(k: Kitchen, out: Path) -> None:
     subtitles = out.with_suffix(".srt")
     subtitles.write_text("1\n00:00:00,000 --> 00:00:02,000\nhello\n", encoding="utf-8")
-    k.ffmpeg("-i", k.clip, "-i", k.speech, "-i", subtitles, "-map", "0:v", "-map", "0:a", "-map", "1:a", "-map", 2, "-c",
-             "copy", "-c:s", "srt", "-disposition:a:0", 0, "-disposition:a:1", "default", out)  # fmt: skip
+    k.ffmpeg("-i", k.clip, "-i", k.speech, "-i", subtitles, "-map", "0:v", "-map", "0:a", "-map", "1:a", "-map", 2,
+             "-c", "copy", "-c:s", "srt", "-disposition:a:0", 0, "-disposition:a:1", "default", out)  # fmt: skip
     subtitles.unlink()
 
 
@@ -494,7 +496,7 @@ def still_png(k: Kitchen, out: Path) -> None:
 
 @_item("portrait-odd.jpg")
 def still_odd_jpg(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-vf", "crop=301:333", "-frames:v", 1, "-q:v", 2, out)
+    k.ffmpeg("-i", k.clip, "-vf", "format=yuvj444p,crop=301:333,format=yuvj420p", "-frames:v", 1, "-q:v", 2, out)
 
 
 @_item("portrait 100%d.webp")
@@ -504,7 +506,7 @@ def still_webp(k: Kitchen, out: Path) -> None:
     plain.rename(out)
 
 
-@_item("gray.bmp")
+@_item("gray.png")
 def still_gray(k: Kitchen, out: Path) -> None:
     k.ffmpeg("-i", k.clip, "-frames:v", 1, "-pix_fmt", "gray", out)
 

@@ -6,29 +6,21 @@ a container that seeks badly costs time but never gives a wrong frame.
 
 from __future__ import annotations
 
-import queue
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import FfmpegError, HeygemdError, LimitError, UnreadableMediaError
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url, passthrough_options
+from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.frames import Frame, FrameTable, working_layout
 from heygemd.media.pixels import before_filters, raw_format, working_filters
+from heygemd.media.rawstream import FrameLine, RawStream, raw_command
 
-_LINE = re.compile(
-    r"^\[Parsed_showinfo_\d+ @ \w+\] \[info\] n: *\d+ pts: *(?P<pts>\S+) .* iskey:(?P<key>[01]) .*?"
-    r"checksum:(?P<sum>[0-9A-F]{8}) "
-)
-_LINE_SECONDS = 60.0
 _CHUNK_BYTES = 128 << 20
 _LARGEST_SKIP_FRAMES = 250  # beyond it, opening the file anew is cheaper than decoding on
 
@@ -44,82 +36,6 @@ class AnalysisImage:
     pts: int | None
     image: NDArray[np.uint8]
     scale: float
-
-
-class _Line(NamedTuple):
-    pts: int | None
-    key: bool
-    checksum: int
-
-
-class _Stream:
-    """One running decoder: raw frames from stdout, each with its line from the showinfo filter on stderr."""
-
-    def __init__(self, argv: list[str], frame_bytes: int, name: str, log: Path | None, limits: MediaLimits) -> None:
-        self._frame_bytes = frame_bytes
-        self._name = name
-        self._lines: queue.SimpleQueue[_Line] = queue.SimpleQueue()
-        self.child = Child(
-            argv,
-            log=log,
-            on_info=self._on_info,
-            stall_seconds=limits.stall_seconds,
-            address_space_bytes=limits.address_space_bytes,
-        )
-
-    def next(self) -> tuple[NDArray[np.uint8], _Line] | None:
-        """The next frame in a buffer of its own, or None at the end."""
-        buffer: NDArray[np.uint8] = np.empty(self._frame_bytes, np.uint8)
-        try:
-            count = self.child.read_into(buffer.data)
-        except UnreadableMediaError as error:
-            raise UnreadableMediaError(f"{self._name}: {error.message}") from error
-        if count < self._frame_bytes:
-            return None
-        try:
-            # ffmpeg prints the line before it writes the frame; only our own reader can be late
-            return buffer, self._lines.get(timeout=_LINE_SECONDS)
-        except queue.Empty:
-            raise FfmpegError(f"{self._name}: ffmpeg gave a frame without saying which") from None
-
-    def _on_info(self, text: str) -> None:
-        found = _LINE.match(text)
-        if found is not None:
-            pts = None if found["pts"] == "NOPTS" else int(found["pts"])
-            self._lines.put(_Line(pts, found["key"] == "1", int(found["sum"], 16)))
-
-
-def _command(
-    path: Path,
-    video: VideoInfo,
-    filters: Sequence[str],
-    pix_fmt: str,
-    limits: MediaLimits,
-    *,
-    seek_seconds: Fraction | None = None,
-    max_frames: int | None = None,
-) -> list[str]:
-    options: dict[str, Any] = input_options(path) | {
-        "max_pixels": limits.max_pixels,
-        "threads": limits.decoder_threads,
-        "copyts": None,
-    }
-    if seek_seconds is not None:
-        # Absolute time, and no trimming by ffmpeg: frames are chosen by their exact pts. Rounded up: the demuxers
-        # search at or before the given time, in units of their own.
-        microseconds = -(-seek_seconds.numerator * 1_000_000 // seek_seconds.denominator)
-        options |= {"ss": f"{microseconds}us", "seek_timestamp": 1, "noaccurate_seek": None}
-    source = ffmpeg.input(input_url(path), **options)[str(video.stream_index)]
-    output: dict[str, Any] = {
-        "format": "rawvideo",
-        "vf": ",".join(filters),
-        "pix_fmt": pix_fmt,
-        **passthrough_options(),
-    }
-    if max_frames is not None:
-        output["vframes"] = max_frames
-    argv: list[str] = ffmpeg.output(source, "pipe:1", **output).global_args(*GLOBAL_ARGUMENTS).compile()
-    return argv
 
 
 class AnalysisFrames:
@@ -163,10 +79,10 @@ class AnalysisFrames:
             "format=bgr24",
         ]
         max_frames = 1 if video.still else None
-        argv = _command(self._path, video, filters, "bgr24", self._limits, max_frames=max_frames)
-        stream = _Stream(argv, self.width * self.height * 3, name, self._log, self._limits)
+        argv = raw_command(self._path, video, filters, "bgr24", self._limits, max_frames=max_frames)
+        stream = RawStream(argv, self.width * self.height * 3, name, self._log, self._limits)
         most_frames = int(self._limits.max_seconds * 1.05 * max(float(video.fps), 30.0)) + 250
-        lines: list[_Line] = []
+        lines: list[FrameLine] = []
         with stream.child as child:
             while (got := stream.next()) is not None:
                 buffer, line = got
@@ -198,7 +114,7 @@ def analysis_frames(
     return AnalysisFrames(path, video, longest_side=longest_side, log=log, limits=limits)
 
 
-def _table(lines: list[_Line], video: VideoInfo, num_errors: int) -> FrameTable:
+def _table(lines: list[FrameLine], video: VideoInfo, num_errors: int) -> FrameTable:
     known = [line.pts for line in lines]
     present = [pts for pts in known if pts is not None]
     steps = np.diff(np.array(present, dtype=np.int64))
@@ -245,25 +161,33 @@ class FrameReader:
         self._limits = limits or MediaLimits()
         self._keys = np.flatnonzero(table.key)
         self._way = 0
+        # One decoder thread then: with several, what is made of broken data depends on the weather.
+        self._damaged = table.num_errors > 0
         self.layout = working_layout(video)
         self._chunk_frames = max(1, chunk_bytes // self.layout.frame_bytes)
 
-    def read(self, first: int, stop: int) -> Iterator[Frame]:
+    def read(self, first: int, stop: int) -> Generator[Frame, None, None]:
         """Source frames first..stop-1. Raises UnreadableMediaError when the file no longer gives what pass 1 saw."""
         if not 0 <= first <= stop <= len(self._table):
             raise ValueError(f"frames {first}..{stop} of {len(self._table)}")
-        position = first
+        position, way = first, self._way
         while position < stop:
+            begun_at = position
             ways = self._ways(position)
-            way = min(self._way, len(ways) - 1)
-            for frame in self._attempt(ways[way], position, stop, last=way == len(ways) - 1):
-                position += 1
-                yield frame
-            if position < stop:
-                if way == len(ways) - 1:
-                    raise self._lost(position)
-                # This file seeks badly; later calls start with what is left.
-                self._way = way + 1
+            way = min(way, len(ways) - 1)
+            last = way == len(ways) - 1
+            with closing(self._attempt(ways[way], position, stop, last=last)) as frames:
+                for frame in frames:
+                    position += 1
+                    yield frame
+            if position < stop and last:
+                raise self._lost(position)
+            if position > begun_at and self._damaged:
+                way = 0
+            elif position < stop:
+                way += 1
+                if not self._damaged:  # this file seeks badly; later calls start with what is left
+                    self._way = way
 
     def sequence(self, source_indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         """One frame for each index, in the order given; every frame may be written to.
@@ -280,12 +204,12 @@ class FrameReader:
 
     def _forward(self, run: NDArray[np.int64]) -> Iterator[Frame]:
         wanted, counts = np.unique(run, return_counts=True)
-        frames = self.read(int(wanted[0]), int(wanted[-1]) + 1)
-        for index, count in zip(wanted.tolist(), counts.tolist(), strict=True):
-            frame = next(frame for frame in frames if frame.source_index == index)
-            for _ in range(count - 1):
-                yield frame.copy(self.layout)
-            yield frame
+        with closing(self.read(int(wanted[0]), int(wanted[-1]) + 1)) as frames:
+            for index, count in zip(wanted.tolist(), counts.tolist(), strict=True):
+                frame = next(frame for frame in frames if frame.source_index == index)
+                for _ in range(count - 1):
+                    yield frame.copy(self.layout)
+                yield frame
 
     def _backward(self, run: NDArray[np.int64]) -> Iterator[Frame]:
         wanted, counts = np.unique(run, return_counts=True)
@@ -309,40 +233,60 @@ class FrameReader:
         keys = self._keys[self._keys <= position - (2 if self._video.interlaced else 0)]
         return [*(int(key) for key in keys[::-1][:2] if key > 0 and self._table.pts[key] > 0), 0]
 
-    def _attempt(self, start: int, position: int, stop: int, *, last: bool) -> Iterator[Frame]:
+    def _attempt(self, start: int, position: int, stop: int, *, last: bool) -> Generator[Frame, None, None]:
         """Frames position..stop-1, decoding from frame `start`; ends early at the first one that is not pass 1's."""
         table, video = self._table, self._video
+        lenient = last and self._damaged
         filters = before_filters(video)
         skip = position
-        if table.exact_pts and not video.still:
+        if table.exact_pts and not video.still and not lenient:
             filters.append(f"select=between(pts\\,{table.pts[position]}\\,{table.pts[stop - 1]})")
             skip = 0
-        argv = _command(
+        argv = raw_command(
             self._path,
             video,
             [*filters, "showinfo", *working_filters(video)],
             raw_format(video),
             self._limits,
             seek_seconds=int(table.pts[start]) * table.time_base if start else None,
-            max_frames=stop - position + skip,
+            max_frames=None if lenient else stop - position + skip,
+            threads=1 if self._damaged else None,
         )
-        # A damaged file may decode differently from run to run; at the last resort the place in the row decides.
-        lenient = last and table.num_errors > 0
-        stream = _Stream(argv, self.layout.frame_bytes, self._path.name, self._log, self._limits)
+        stream = RawStream(argv, self.layout.frame_bytes, self._path.name, self._log, self._limits)
         with stream.child:
+            if lenient:
+                yield from self._by_time(stream, position, stop)
+                return
             index = position - skip
             while index < stop and (got := stream.next()) is not None:
                 buffer, line = got
-                same = line.checksum == int(table.checksum[index])
                 if table.exact_pts and line.pts != int(table.pts[index]):
                     return
-                if not same and not lenient:
+                if line.checksum != int(table.checksum[index]):
                     return
                 if index >= position:
                     yield Frame.over(buffer, self.layout, index)
                 index += 1
-            if index < stop and any("No space left" in text for text in stream.child.tail):
-                raise stream.child.failure(f"{self._path.name}: cannot be read", FfmpegError, self._path)
+
+    def _by_time(self, stream: RawStream, position: int, stop: int) -> Iterator[Frame]:
+        """Frames position..stop-1 of a damaged file, which may decode differently from run to run: for each the last
+        picture that is not later, whatever it looks like. `stream` begins at the start of the file."""
+        table = self._table
+        picture: NDArray[np.uint8] | None = None
+        got = stream.next()
+        count = 0
+        for index in range(position, stop):
+            while got is not None:
+                stamp = got[1].pts if table.exact_pts else None
+                if (count > index) if stamp is None else (stamp > int(table.pts[index])):
+                    break
+                picture, count = got[0], count + 1
+                got = stream.next()
+            if picture is None:
+                picture = got[0] if got is not None else None
+            if picture is None:
+                return
+            yield Frame.over(picture.copy(), self.layout, index)
 
     def _lost(self, position: int) -> HeygemdError:
         return UnreadableMediaError(

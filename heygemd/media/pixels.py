@@ -76,6 +76,12 @@ def working_format(pix_fmt: str, width: int, height: int, *, photo: bool) -> tup
     depth = 8 if depth <= 8 else 10 if depth <= 10 else 12
     if depth == 12 and f"yuv{chroma}p12le" not in hevc_formats():
         depth = 10
+    return at_depth(f"yuv{chroma}p", depth)
+
+
+def at_depth(pix_fmt: str, depth: int) -> tuple[str, int]:
+    """The working format with the same chroma at another bit depth."""
+    chroma = pix_fmt[3:6]
     return (f"yuv{chroma}p" if depth == 8 else f"yuv{chroma}p{depth}le"), depth
 
 
@@ -121,15 +127,3 @@ def raw_format(video: VideoInfo) -> str:
     if video.source_pix_fmt.startswith("yuvj") and video.bit_depth == 8:
         return video.pix_fmt.replace("yuv", "yuvj", 1)
     return video.pix_fmt
-
-
-__all__ = [
-    "before_filters",
-    "hevc_formats",
-    "is_gray",
-    "is_rgb",
-    "raw_format",
-    "working_colour",
-    "working_filters",
-    "working_format",
-]

@@ -25,7 +25,7 @@ from heygemd.media.ffmpeg import (
     input_url,
 )
 from heygemd.media.frames import FrameTable
-from heygemd.media.pixels import is_rgb, working_colour, working_format
+from heygemd.media.pixels import at_depth, is_rgb, working_colour, working_format
 from heygemd.media.rate import Rate, choose_rate
 
 _PROBED_PACKETS = 3000
@@ -83,6 +83,10 @@ def probe_video(path: Path, *, limits: MediaLimits | None = None, log: Path | No
     photo = still or data["format"].get("format_name") in _PHOTO_FORMATS
     try:
         pix_fmt, depth = working_format(first.pix_fmt, first.width, first.height, photo=photo)
+        if first.pix_fmt != stream.get("pix_fmt") and depth > 8:
+            # turning 4:2:2 by 90 degrees went through a deeper format; the source has no more than it has
+            _, own = working_format(str(stream["pix_fmt"]), first.width, first.height, photo=photo)
+            pix_fmt, depth = at_depth(pix_fmt, min(depth, own))
     except ValueError as error:
         raise UnreadableMediaError(f"{path.name}: {error}", path=str(path)) from error
     if pix_fmt.removesuffix("le") != first.pix_fmt.replace("yuvj", "yuv").removesuffix("le"):
@@ -139,14 +143,15 @@ def counted(video: VideoInfo, table: FrameTable) -> VideoInfo:
     notes = list(video.notes)
     if table.num_errors:
         notes.append(f"damaged: the decoder complained {table.num_errors} times; what could be decoded was used")
-    duration_seconds = len(table.constant_rate(video.fps)) / float(video.fps)
+    constant = table.constant_rate(video.fps)
+    duration_seconds = len(constant) / float(video.fps)
     if video.duration_seconds - duration_seconds > max(1.0, 0.02 * video.duration_seconds):
         notes.append(f"ends early: {duration_seconds:.1f} s of the {video.duration_seconds:.1f} s it promises")
     return replace(
         video,
         num_frames=len(table),
         duration_seconds=duration_seconds,
-        variable_rate=video.variable_rate or not table.regular,
+        variable_rate=not np.array_equal(constant, np.arange(len(table))),
         notes=tuple(notes),
     )
 
@@ -212,8 +217,9 @@ def _timing(
     wanted = ["-select_streams", str(stream["index"]), "-read_intervals", f"%+#{_PROBED_PACKETS}"]
     data = _ffprobe(path, [*wanted, "-show_entries", "packet=pts,dts,flags"], limits, log)
     packets = [p for p in data.get("packets", []) if "D" not in str(p.get("flags", ""))]
-    stamps = [p.get("pts", p.get("dts")) for p in packets]
-    pts = np.unique(np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64))
+    # Program streams stamp some packets only; mixing the two clocks would look like a variable rate.
+    clock = "pts" if all("pts" in p for p in packets) else "dts"
+    pts = np.unique(np.array([p[clock] for p in packets if clock in p], dtype=np.int64))
     time_base = Fraction(stream["time_base"])
     declared = tuple(_fraction(stream.get(key)) for key in ("r_frame_rate", "avg_frame_rate"))
     rate = choose_rate(pts, time_base, declared)
