@@ -40,11 +40,11 @@ class Machine:
         self, command: str, *, user: str | None = None, check: bool = True, show: bool = False, timeout: float = 900
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command inside, as root or another user."""
-        inner = ["/bin/bash", "-c", command]
+        inner = ["env", "-C", "/", "/bin/bash", "-c", command]
         if user:
-            inner = ["runuser", "-u", user, "--", "env", "-C", "/", "HOME=/nonexistent", *inner]
+            inner = ["runuser", "-u", user, "--", "env", "HOME=/nonexistent", *inner]
         done = subprocess.run(
-            ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--pid", "--root", "--wd=/", *inner],
+            ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--pid", "--root", *inner],
             check=False, timeout=timeout, env=self._environment, stdin=subprocess.DEVNULL, text=True, errors="replace",
             stdout=None if show else subprocess.PIPE, stderr=None if show else subprocess.STDOUT,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """An administrator's day on a booted Debian: install, use, read the journal, stop, reload, wedge, upgrade, uninstall.
 
-    python tests/system/boot_test.py            everything, in minutes; a transcript on stdout
-    python tests/system/boot_test.py --keep     leaves the root for a look
+    python tests/system/boot.py            everything, in minutes; a transcript on stdout
+    python tests/system/boot.py --keep     leaves the root for a look
 
 Needs root, debootstrap and systemd-nspawn. Tests what is committed. Exit code 0: every step passed; 1: one failed;
 77: containers cannot be made here.
