@@ -129,7 +129,14 @@ def _copy(
         before = os.fstat(source.fileno())
         if place.root == layout.inbox and not same_file(before, file):
             raise InputChangedError(f"{name} changed after it was claimed", path=file.path)
-        digest = copy_hashed(source, target, on_bytes=on_bytes)
+
+        def watch(count: int) -> None:
+            if count > before.st_size:  # it grows, maybe for ever
+                raise InputChangedError(f"{name} grew while it was copied", path=file.path)
+            if on_bytes:
+                on_bytes(count)
+
+        digest = copy_hashed(source, target, on_bytes=watch)
         after = os.fstat(source.fileno())
     size = target.stat().st_size
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or size != after.st_size:
