@@ -131,7 +131,7 @@ class SegmentRenderer:
                 box = self._composer.snap(box, self.prepared.video.width, self.prepared.video.height)
                 waiting += 1
             group.append(_Work(index, frame, box))
-            if waiting >= batch or len(group) >= 4 * batch:
+            if not waiting or len(group) >= batch:  # never more frames held than the memory model counts
                 yield from self._rendered(group, stats)
                 group, waiting = [], 0
                 started = time.monotonic()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 import time
@@ -25,6 +24,7 @@ from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.core.task import Message, Task
 from heygemd.files import explain
 from heygemd.work.item import ItemFolder
+from heygemd.work.meter import PeakMeter
 
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.25
@@ -35,6 +35,7 @@ class Worker:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._meter = PeakMeter()
         self._task_id = ""
         self._last_report = 0.0
         self._last_stage = ""
@@ -45,6 +46,7 @@ class Worker:
         self._out.flush()
 
     def report(self, stage: str, done: int, total: int) -> None:
+        self._meter.sample()
         now = time.monotonic()
         if stage != self._last_stage or done >= total or now - self._last_report >= _PROGRESS_SECONDS:
             self._last_report, self._last_stage = now, stage
@@ -54,7 +56,7 @@ class Worker:
         """Do the task and answer it exactly once."""
         self._task_id, self._last_stage = task.id, ""
         started = time.monotonic()
-        _reset_peak()
+        self._meter.reset()
         try:
             values = self._do(task)
         except HeygemdError as error:
@@ -66,7 +68,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the worker's boundary: whatever it was, the daemon must hear of it
             answer = Message("failed", task.id, _unexpected(error).to_dict())
         else:
-            values |= {"seconds_total": round(time.monotonic() - started, 3), "peak_bytes": _peak_bytes()}
+            values |= {"seconds_total": round(time.monotonic() - started, 3), "peak_bytes": self._meter.peak_bytes}
             answer = Message("done", task.id, values)
         if answer.type == "failed":
             self._drop_renderer()  # an error may leave a model half broken, or holding memory
@@ -136,22 +138,6 @@ def _unexpected(error: Exception) -> HeygemdError:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         return OutOfMemoryError(f"the device is out of memory: {str(error).splitlines()[0]}")
     return RenderError(f"{type(error).__name__}: {error}", traceback=text)
-
-
-def _reset_peak() -> None:
-    """Let VmHWM start again from what is resident now."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not permitted here: the peak is then that of the process's life, which is only larger
-
-
-def _peak_bytes() -> int:
-    """Peak resident bytes since the last reset, with the largest child (ffmpeg) on top."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    raise RenderError("/proc/self/status has no VmHWM")
 
 
 def main() -> None:
