@@ -20,6 +20,7 @@ from synthesise import SOUND_NAMES, Clip, make
 from torch import nn
 
 ROWS = 300  # six seconds
+PART_MINUTES = 100.0
 MOTION_SHARE = (1.0, 1.0, 0.5)  # teeth count half
 
 
@@ -115,12 +116,14 @@ def train(clips: list[Clip], unseen: list[Clip], seed: int, epochs: int, sound_s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=200)
+    parser.add_argument("--minutes", type=float, default=200, help="in parts of 100")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sound-share", type=float, default=1.0)
     options = parser.parse_args()
-    clips, unseen = make(options.seed, options.minutes), make(options.seed + 998, 10)
+    parts = max(1, round(options.minutes / PART_MINUTES))
+    clips = [clip for k in range(parts) for clip in make(options.seed + k, PART_MINUTES)]
+    unseen = make(options.seed + 998, 10)
     net = train(clips, unseen, options.seed, options.epochs, options.sound_share)
     export(
         net,

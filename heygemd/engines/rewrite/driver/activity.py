@@ -9,7 +9,7 @@ from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, smooth
 
 _HOP = SPEECH_RATE // TRACK_RATE
-_SILENCE_DB = -65.0
+_SILENCE_DB = -85.0
 _OPEN_RISE_DB = 9.0
 
 

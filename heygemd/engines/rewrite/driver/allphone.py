@@ -16,7 +16,7 @@ _FRAME_SECONDS = 0.01
 _CHUNK_SECONDS = 20
 _SEARCH_SECONDS = 4
 # Far below pocketsphinx's default of 6.5, which hears too few sounds: its phone model then outweighs the sound itself.
-_LANGUAGE_WEIGHT = 1.5
+_LANGUAGE_WEIGHT = 2.0
 
 
 def _decoder() -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.activity import level_gate
 from heygemd.engines.rewrite.driver.allphone import recognise
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, articulate, smooth
@@ -16,6 +17,8 @@ _ENOUGH_ROWS = 50
 _BRIDGED_SECONDS = 1.0
 _EDGE_SECONDS = 0.12
 _SPEECH_LIKELY = 0.5
+_BRIEF_ROWS = 3  # what lasts less than 70 ms is no speech
+_USUAL_LEVEL = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,23 @@ class Evidence:
 
 def gather(samples: Floats) -> Evidence:
     """Evidence of (n,) float32 speech at 16 kHz. Rows cover the sound; memory is 600 bytes a row beside it."""
-    heard = hear(samples)
+    level = levelled(samples)
+    heard = hear(level)
     rows = len(heard.opening) * TRACK_RATE // FEATURE_RATE
-    found = recognise(samples)
+    found = recognise(level)
     table = articulate(found, rows, exact=False)
     likely = smooth(at_rate(heard.activity, rows, TRACK_RATE), 0.1)
     gate = level_gate(samples, rows)
-    voiced = (likely > _SPEECH_LIKELY) & gate
+    voiced = _dilated(_eroded((likely > _SPEECH_LIKELY) & gate, _BRIEF_ROWS), _BRIEF_ROWS)
     return Evidence(heard, table, bridged(voiced), len(found), float(voiced.sum()) / TRACK_RATE)
+
+
+def levelled(samples: Floats) -> Floats:
+    """Brought to a usual level by its loud parts, by at most 50 dB: a faint recording is not lost in rounding."""
+    size = SPEECH_RATE // 10
+    blocks = samples[: len(samples) // size * size].reshape(-1, size)
+    loud = float(np.percentile(np.sqrt(np.square(blocks).mean(axis=1)), 95)) if len(blocks) else 0.0
+    return np.asarray(samples * (_USUAL_LEVEL / max(loud, _USUAL_LEVEL / 300)), np.float32)
 
 
 def bridged(active: np.ndarray) -> Floats:

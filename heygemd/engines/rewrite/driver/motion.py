@@ -93,7 +93,7 @@ def scaled_speech(opening: Floats, own_range: tuple[float, float] | None) -> Flo
     `own_range`: the 10th and 90th percentile of a person's measured opening, else those of most speakers.
     """
     low, high = own_range or SPEAKERS_RANGE
-    return np.clip(low + (high - low) * (opening + _TENTH) / (2 * _TENTH), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(low + (high - low) * (opening + _TENTH) / (2 * _TENTH), 0, 1), np.float32)
 
 
 def motion_of(
