@@ -49,10 +49,14 @@ class Globals:
     def settings(self) -> Settings:
         """Read on first use. Raises ConfigError."""
         if self._settings is None:
-            from heygemd.config import load_settings
-
-            self._settings = load_settings(self.config, {"root": self.root, "state": self.state})
+            self._settings = self.read_settings()
         return self._settings
+
+    def read_settings(self) -> Settings:
+        """Read now, from all four layers. Raises ConfigError."""
+        from heygemd.config import load_settings
+
+        return load_settings(self.config, {"root": self.root, "state": self.state})
 
     @property
     def layout(self) -> Layout:

@@ -172,7 +172,7 @@ def _one(layout: Layout, job: str) -> Table:
 
 
 def retry(context: typer.Context, job: JobArgument, as_json: JsonOption = False) -> None:
-    """Start a failed or cancelled job again, from its last finished segment."""
+    """Start a failed or cancelled job again; nothing needs to be copied again."""
     _ask_about(context, "retry", job, as_json)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from heygemd.cli.common import Globals, JsonOption, globals_of, print_json, say
 from heygemd.core.errors import ConfigError, HeygemdError
+
+if TYPE_CHECKING:
+    from heygemd.config import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -36,16 +40,22 @@ def serve(
 
 
 def _serve(options: Globals, once: bool) -> int:
+    settings = _read(options)
+    from heygemd.service.daemon import serve as run_daemon
+
+    return run_daemon(settings, once=once, reload=partial(_read, options))
+
+
+def _read(options: Globals) -> Settings:
+    """The settings as they are now, with the log set up by them: at the start and at every reload."""
     from heygemd.ops import logs
 
-    settings = options.settings
+    settings = options.read_settings()
     try:
         logs.configure(settings.log)
     except OSError as error:
         raise ConfigError(f"log.file {settings.log.file}: {error.strerror}", path=settings.log.file) from None
-    from heygemd.service.daemon import serve as run_daemon
-
-    return run_daemon(settings, once=once)
+    return settings
 
 
 def check_config(

@@ -18,7 +18,7 @@ _ENCODERS = {
 }
 _DECODERS = ("h264", "hevc", "aac", "mp3", "flac", "mjpeg", "png")
 _FILTERS = (
-    "scale", "format", "select", "showinfo", "setsar", "bwdif", "transpose", "aresample", "asetpts", "atrim", "pan",
+    "scale", "format", "select", "showinfo", "setsar", "bwdif", "aresample", "aformat", "asetpts", "atrim", "pan",
 )  # fmt: skip
 _IMPORTS = {
     "cv2": "apt install libgl1 libglib2.0-0 libxcb1",
@@ -80,6 +80,8 @@ def _ffmpeg() -> Iterator[Finding]:
         )
     else:
         yield Finding("ffmpeg", "ok", f"all {len(_FILTERS)} filters")
+    if "setts" not in _output(["ffmpeg", "-hide_banner", "-bsfs"]).split():
+        yield Finding("ffmpeg", "fail", "bitstream filter setts is missing", "Install Debian's or Ubuntu's ffmpeg.")
 
 
 def _listed(argv: list[str]) -> set[str]:

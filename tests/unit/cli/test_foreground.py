@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from heygemd.cli import foreground
 from heygemd.cli.foreground import Bar, progress_bar
+from heygemd.config import Settings
 from heygemd.core.errors import CannotFitError, ConfigError, NoFaceError, ShareAwayError
 from heygemd.core.settings import LogSettings
 from heygemd.ops import logs
@@ -144,6 +146,29 @@ def test_serve_gives_the_daemons_exit_code(heygemd: Run, on: list[str], monkeypa
     monkeypatch.setattr("heygemd.service.daemon.serve", fake)
     assert heygemd("serve", "--once", *on).returncode == 1
     assert calls == [True]
+    logs.configure(LogSettings())
+
+
+def test_a_reload_reads_the_file_again_and_refuses_a_bad_one(
+    heygemd: Run, on: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("[inbox]\nscan_seconds = 3\n")
+
+    def fake(settings: Settings, *, once: bool, reload: Callable[[], Settings]) -> int:
+        assert settings.inbox.scan_seconds == 3
+        config.write_text("[inbox]\nscan_seconds = 4\n[log]\nlevel = 'debug'\n")
+        new = reload()
+        assert new.inbox.scan_seconds == 4
+        assert (new.root, new.state) == (settings.root, settings.state), "the command line still counts"
+        assert logs._output.threshold == 10, "the log follows the reload"
+        config.write_text("[inbox]\nscan_second = 4\n")
+        with pytest.raises(ConfigError, match="did you mean"):
+            reload()
+        return 0
+
+    monkeypatch.setattr("heygemd.service.daemon.serve", fake)
+    assert heygemd("serve", *on, "--config", config).returncode == 0
     logs.configure(LogSettings())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -249,3 +251,41 @@ def test_lines_are_utf8_whatever_the_locale() -> None:
 def test_the_log_never_loads_torch() -> None:
     code = "import sys, heygemd.ops.logs, heygemd.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _logged() -> Iterator[tuple[str, str, set[str], bool]]:
+    """Every literal call of log, _log, log_event, on_event in the package: where, event, fields, whether **more."""
+    for path in sorted((REPO / "heygemd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name not in ("log", "_log", "log_event", "_event", "_on_event"):
+                continue
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            if not texts or "." not in texts[0]:
+                continue
+            fields = {k.arg for k in node.keywords if k.arg}
+            more = any(k.arg is None for k in node.keywords) or any(not isinstance(a, ast.Constant) for a in node.args)
+            for argument in node.args:
+                if isinstance(argument, ast.Dict):
+                    fields |= {k.value for k in argument.keys if isinstance(k, ast.Constant)}
+            yield f"{path.relative_to(REPO)}:{node.lineno}", texts[0], fields, more
+
+
+def test_the_code_logs_only_what_the_table_knows() -> None:
+    calls = list(_logged())
+    assert len(calls) > 20, "the search itself must find something"
+    for where, name, fields, more in calls:
+        assert name in EVENTS, f"{where}: no event {name}"
+        event = EVENTS[name]
+        assert fields <= {*event.needs, *event.may, *COMMON}, f"{where}: {name} has no field {fields}"
+        if not more:
+            missing = set(event.needs) - fields - set(COMMON)
+            assert not missing, f"{where}: {name} lacks {missing}"
+
+
+def test_every_warning_has_an_entry_in_troubleshooting() -> None:
+    page = (REPO / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE))
+    assert told == {event.name for event in EVENTS.values() if event.level in ("warning", "error")}
