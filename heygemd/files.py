@@ -129,8 +129,9 @@ def copy_hashed(source: BinaryIO, target: Path, *, on_bytes: Callable[[int], Non
     """Copy an open file to the new file `target`, durable; returns the SHA-256 in hex. Removes a part on failure."""
     digest = hashlib.sha256()
     done = 0
+    out = target.open("xb")  # outside the try: what stands there already is not ours to remove
     try:
-        with target.open("xb") as out:
+        with out:
             while chunk := source.read(_COPY_CHUNK_BYTES):
                 digest.update(chunk)
                 out.write(chunk)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from heygemd.core.errors import DiskFullError
+from heygemd.core.errors import DiskFullError, UnsafePathError
 from heygemd.core.job import InputFile, Job
 from heygemd.files import TEMP_PREFIX, fsync_directory, open_regular, remove_tree, rename_noreplace, write_json
 from heygemd.spool.beneath import lstat_beneath
@@ -62,7 +62,7 @@ def read_marker(folder: Path) -> dict[str, object] | None:
     try:
         with open_regular(folder / MARKER) as file:
             tree = json.loads(file.read(_MAX_MARKER_BYTES))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError, UnsafePathError, ValueError):
         return None
     return tree if isinstance(tree, dict) and isinstance(tree.get("job_id"), str) else None
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from heygemd.core.errors import UnsafePathError
 from heygemd.core.job import Job
 from heygemd.failpoints import failpoint
 from heygemd.files import explained, open_regular, write_json
@@ -41,7 +42,7 @@ def prune_status(layout: Layout, keep: Collection[str]) -> tuple[str, ...]:
             try:
                 with open_regular(path) as file:
                     tree = json.loads(file.read(_MAX_BYTES))
-            except ValueError:
+            except (ValueError, UnsafePathError, FileNotFoundError):
                 continue
             if isinstance(tree, dict) and tree.get("job") == name and "job_id" in tree:
                 path.unlink(missing_ok=True)
