@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from heygemd.spool.layout import Layout
 
 ANSWER_SECONDS = 10.0
+_WATCH_SECONDS = 1.0
 _FINISHED_SHOWN = 15
 _STYLES = {"done": "green", "failed": "red", "cancelled": "yellow", "rendering": "cyan", "queued": "dim"}
 
@@ -56,9 +58,13 @@ def status(
     if watch and as_json:
         raise UsageError("--watch and --json do not go together", remedy="Leave one of them out.")
     if watch:
-        with Live(_screen(layout, job, every), console=console(), auto_refresh=False, screen=False) as live:
+        # Ctrl-C is the way out, not a failure.
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            Live(_screen(layout, job, every), console=console(), auto_refresh=False) as live,
+        ):
             while True:
-                time.sleep(1.0)
+                time.sleep(_WATCH_SECONDS)
                 live.update(_screen(layout, job, every), refresh=True)
     elif as_json:
         from heygemd.cli.follow import find_view

@@ -155,3 +155,22 @@ def test_clean(heygemd: Run, on: list[str], layout: Layout) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 folders" in done.stdout
     assert not folder.exists()
+
+
+def test_watch_follows_until_it_is_interrupted(
+    heygemd: Run, on: list[str], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_status(layout, "a", "queued", position=1)
+    looks = 0
+
+    def sleep(_seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+        write_status(layout, "a", "rendering", percent=10.0 * looks)
+
+    monkeypatch.setattr(queue.time, "sleep", sleep)
+    done = heygemd("status", *on, "--watch")
+    assert done.returncode == 0, "Ctrl-C is the way out"
+    assert "rendering" in done.stdout
