@@ -44,8 +44,8 @@ install_service() {
     install_release "$release"
     install_units
     install_configuration "$release"
-    examine "$release"
     if [[ $(readlink "$CURRENT" 2>/dev/null || true) != "$release" ]]; then
+        examine "$release"
         previous=$(readlink "$CURRENT" 2>/dev/null || true)
         say "Switching $CURRENT to $(basename "$release")"
         switch_to "$release"
@@ -141,7 +141,7 @@ release_name() {
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$HERE/pyproject.toml")
     printf '%s-%s\n' "$version" "$(
         {
-            source_files | while IFS= read -r file; do sha256sum "$file"; done
+            source_files | (cd "$HERE" && tr '\n' '\0' | xargs -0 sha256sum)
             "$PYTHON" --version
             uname -m
             torch_wanted
@@ -153,7 +153,7 @@ release_name() {
 source_files() (
     cd "$HERE"
     {
-        find heygemd -type f ! -name '*.pyc'
+        find heygemd checkpoints config -type f ! -name '*.pyc'
         printf '%s\n' pyproject.toml constraints.txt LICENSE
         if [[ -f README.md ]]; then printf 'README.md\n'; fi
     } | LC_ALL=C sort
@@ -187,10 +187,13 @@ install_release() {
             "Is a package index reachable? Without a network: --wheelhouse DIR --offline (docs/install.md)."
     fi
     rm -rf "$source"
+    # Where an installation looks for what a checkout keeps beside the package.
+    mkdir -p "$release/share/heygemd"
+    install -m 0644 "$HERE"/checkpoints/registry.toml "$HERE"/config/* "$release/share/heygemd/"
     # The service may not write here, so the byte code must be there before it starts.
     say "Compiling"
-    run_logged "$LOG" "$release/bin/python" -m compileall -q -j 0 "$release/lib" ||
-        note "some modules could not be compiled (see $LOG); that is common in packages' test data"
+    run_logged "$LOG" "$release/bin/python" -m compileall -q -j 0 -x '/tests?/' "$release/lib" ||
+        note "a few modules could not be compiled (see $LOG): templates that some packages ship"
     "$release/bin/heygemd" --version >>"$LOG" 2>&1 ||
         die "the installed heygemd does not start" "See $LOG, or try: $release/bin/heygemd --version"
     touch "$release/.complete"
@@ -284,7 +287,7 @@ examine() {
         die "the configuration $CONFIG is not valid for this version; nothing was switched" "Correct it and run again."
     fi
     if ! as_service "$release" doctor; then
-        if [[ -e $CURRENT && $(readlink "$CURRENT") != "$release" ]]; then
+        if [[ -e $CURRENT ]]; then
             die "the new version's doctor found something wrong; the installed version stays" \
                 "Follow the arrows above, then run the same command again."
         fi
@@ -346,7 +349,7 @@ tell_where_things_are() {
     say "heygemd is installed ($(basename "$1"))"
     note "share:          $ROOT/inbox   (members of the group $SHARE_GROUP; add one: usermod -aG $SHARE_GROUP NAME)"
     note "configuration:  $CONFIG   (then: systemctl reload heygemd)"
-    note "what it does:   systemctl status heygemd; journalctl -u heygemd -o cat; heygemd status --watch"
+    note "what it does:   systemctl status heygemd; journalctl -t heygemd -o cat; sudo -u heygemd heygemd status --watch"
     note "remove it:      ./install.sh uninstall   (users' files stay)"
 }
 
