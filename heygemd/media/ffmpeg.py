@@ -56,6 +56,11 @@ class MediaLimits:
     threads: int = 0
 
     @property
+    def decoder_max_pixels(self) -> int:
+        """For ffmpeg's -max_pixels, which counts the decoder's padding too; the exact limit is the probe's."""
+        return self.max_pixels * 3 // 2 + (1 << 16)
+
+    @property
     def decoder_threads(self) -> int:
         return self.threads or min(os.cpu_count() or 1, 8)
 
@@ -256,7 +261,7 @@ class Child:
                 lines = (rest + chunk).splitlines(keepends=True)
                 rest = b""
                 if lines and not lines[-1].endswith((b"\n", b"\r")):
-                    rest = lines.pop()[-_LINE_BYTES:]
+                    rest = lines.pop()[:_LINE_BYTES]
                 for line in lines:
                     self._line(line.strip()[:_LINE_BYTES].decode("utf-8", "replace"), log)
             self._line(rest.strip().decode("utf-8", "replace"), log)

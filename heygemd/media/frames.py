@@ -145,7 +145,7 @@ class FrameTable:
                     exact_pts=bool(data["exact_pts"]),
                     num_errors=int(data["num_errors"]),
                 )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UnreadableMediaError(f"{path.name}: not a frame table ({error})", path=str(path)) from error
 
 

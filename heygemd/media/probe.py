@@ -127,7 +127,7 @@ def scaled(video: VideoInfo, longest_side: int | None) -> VideoInfo:
     needs it."""
     if longest_side is None or max(video.width, video.height) <= longest_side:
         return video
-    factor = Fraction(longest_side, max(video.width, video.height))
+    factor = Fraction(longest_side // 2 * 2, max(video.width, video.height))
     width, height = (max(2, round(side * factor / 2) * 2) for side in (video.width, video.height))
     pix_fmt, depth = video.pix_fmt, video.bit_depth
     if is_rgb(video.source_pix_fmt) or "444" not in video.source_pix_fmt:
@@ -176,9 +176,9 @@ _TIME_BASE = re.compile(r"^\[Parsed_showinfo.*? config in time_base: (\d+)/(\d+)
 def _first_frame(path: Path, index: int, limits: MediaLimits, log: Path | None) -> _FirstFrame:
     """What the first decodable frame is, after rotation."""
     lines: list[str] = []
-    source = ffmpeg.input(input_url(path), **input_options(path), max_pixels=limits.max_pixels, threads=1, copyts=None)[
-        str(index)
-    ]
+    source = ffmpeg.input(
+        input_url(path), **input_options(path), max_pixels=limits.decoder_max_pixels, threads=1, copyts=None
+    )[str(index)]
     argv = (
         ffmpeg.output(source, "-", format="null", vf="showinfo=checksum=0", vframes=1)
         .global_args(*GLOBAL_ARGUMENTS)

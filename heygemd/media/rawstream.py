@@ -91,7 +91,7 @@ def raw_command(
 ) -> list[str]:
     """argv of a decoder of `video`'s stream into raw frames; `filters` must have `showinfo` among them."""
     options: dict[str, Any] = input_options(path) | {
-        "max_pixels": limits.max_pixels,
+        "max_pixels": limits.decoder_max_pixels,
         "threads": threads or limits.decoder_threads,
         "copyts": None,
     }
