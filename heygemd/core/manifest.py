@@ -21,13 +21,14 @@ def check_relative(path: str) -> str:
     if "\\" in path:
         raise ValueError("use / between folders")
     pure = PurePosixPath(path)
-    if pure.is_absolute() or path.startswith("~") or (len(path) > 1 and path[1] == ":"):
+    plain = str(pure)
+    if pure.is_absolute() or plain.startswith("~") or plain[1:2] == ":":
         raise ValueError("must be relative to the manifest's folder")
     if ".." in pure.parts:
         raise ValueError("must not climb out with ..")
-    if str(pure) in (".", ""):
+    if plain in (".", ""):
         raise ValueError("names no file")
-    return str(pure)
+    return plain
 
 
 class Manifest(BaseModel):
@@ -52,6 +53,13 @@ class Manifest(BaseModel):
         dict[RelativePath, Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]],
         Field(default_factory=dict, description="file → its SHA-256, checked before the render"),
     ]
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version(cls, value: Any) -> Any:
+        if type(value) is not int:  # True equals 1, and so does 1.0
+            raise ValueError("must be the number 1")
+        return value
 
     @field_validator("video", "audio")
     @classmethod
