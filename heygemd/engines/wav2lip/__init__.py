@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heygemd.engines.wav2lip.engine import Wav2LipEngine
+
 if TYPE_CHECKING:
     from heygemd.engines.wav2lip.network import Generator
+
+
+__all__ = ["Wav2LipEngine", "load_generator"]
 
 
 def load_generator(path: str | Path, device: str = "cpu") -> Generator:

@@ -1,0 +1,97 @@
+"""The network made ready for one device: folded, laid out and narrowed, run in batches of a few fixed sizes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from heygemd.core.errors import OutOfMemoryError
+from heygemd.engines.wav2lip.loading import load_generator
+from heygemd.engines.wav2lip.memory import compute_batch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16 itself (AVX512-BF16 or AMX); elsewhere it is emulated, and slow."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return any(f" {name}" in flags for name in ("avx512_bf16", "amx_bf16"))
+
+
+class Runtime:
+    """`__call__` is a pure function of its input. One thread at a time."""
+
+    def __init__(self, checkpoint: Path, device: str, precision: str) -> None:
+        """`device`: cpu, cuda or cuda:N. `precision`: float32 or bfloat16. Raises CheckpointError, OutOfMemoryError."""
+        self.device = torch.device(device)
+        self._dtype = DTYPES[precision]
+        net = load_generator(checkpoint)
+        self.variant = net.variant
+        net.fold()
+        last = net.output_block[1]
+        # The last step stays in float32: a sigmoid in bfloat16 has 128 steps between .5 and 1, which shows as bands.
+        net.output_block = nn.Sequential(net.output_block[0])
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # a few fixed batch sizes: the search pays
+        try:
+            self._net = net.to(self.device, self._dtype)
+            _channels_last(self._net)
+            self._last = last.to(self.device)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"the network does not fit {device}", path=str(checkpoint)) from error
+
+    def __call__(self, mel: NDArray[np.float32], crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """mel (n, 80, 16), crops (n, S, S, 3) BGR 0..1 → (n, S, S, 3) BGR 0..1. Raises OutOfMemoryError."""
+        results = []
+        start = 0
+        while start < len(crops):
+            batch = compute_batch(self.device.type, len(crops) - start)
+            stop = min(start + batch, len(crops))
+            results.append(self._batch(mel[start:stop], crops[start:stop], batch))
+            start = stop
+        size = self.variant.size
+        return np.concatenate(results) if results else np.empty((0, size, size, 3), np.float32)
+
+    def _batch(self, mel: NDArray[np.float32], crops: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+        """One run of exactly `batch` frames: a short one is filled up with its last frame."""
+        missing = batch - len(crops)
+        if missing:
+            mel = np.concatenate([mel, np.repeat(mel[-1:], missing, axis=0)])
+            crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
+        failed = False
+        try:
+            with torch.inference_mode():
+                out = self._forward(torch.from_numpy(mel), torch.from_numpy(crops)).cpu().numpy()
+        except torch.OutOfMemoryError:
+            failed = True
+        if failed:
+            # Out here the traceback no longer holds the tensors, so that their memory is free when the ladder goes on.
+            torch.cuda.empty_cache()
+            raise OutOfMemoryError(f"{batch} frames at once do not fit {self.device}", batch=batch)
+        return np.asarray(out[: batch - missing], np.float32)
+
+    def _forward(self, mel: Tensor, crops: Tensor) -> Tensor:
+        face = crops.to(self.device).permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels-last already
+        hidden = face.clone(memory_format=torch.channels_last)
+        hidden[:, :, self.variant.size // 2 :] = 0.0
+        faces = torch.cat((hidden, face), dim=1).to(self._dtype, memory_format=torch.channels_last)
+        mels = mel[:, None].to(self.device).to(self._dtype, memory_format=torch.channels_last)
+        features: Tensor = self._net(mels, faces)
+        out: Tensor = torch.sigmoid(self._last(features.float()))
+        return out.permute(0, 2, 3, 1)
+
+
+def _channels_last(net: nn.Module) -> None:
+    """The layout in which oneDNN and the tensor cores compute."""
+    for parameter in net.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
