@@ -61,8 +61,18 @@ class SchedulerSettings(Section):
     gpu_memory_fraction: Annotated[
         float, Field(gt=0, le=1, description="share of a GPU's memory that renders may reserve")
     ] = 0.9
+    simulated_gpus_mib: Annotated[
+        tuple[int, ...],
+        Field(description="place as if there were GPUs of these sizes, render on the CPU; for tests and dry runs"),
+    ] = ()
+    cpu_fallback: Annotated[
+        bool, Field(description="render on the CPU when every GPU is away; otherwise jobs wait for one to come back")
+    ] = False
     segment_seconds: Annotated[float, Field(gt=0, description="longest segment")] = 30.0
     max_segment_frames: Annotated[int, Field(ge=1, description="and the longest in frames")] = 3000
+    max_segment_megapixels: Annotated[
+        int, Field(ge=1, description="and the longest in pixels of all its frames: 4K and 8K are cut shorter")
+    ] = 6200
     attempts: Annotated[int, Field(ge=1, description="how often a segment is tried before its job fails")] = 3
     aging_seconds: Annotated[
         float, Field(gt=0, description="a waiting job gains one priority step for each such time")
@@ -136,5 +146,9 @@ class ServiceSettings(Section):
         float, Field(ge=0, description="on SIGTERM, running segments may take this long to end")
     ] = 20.0
     status_seconds: Annotated[float, Field(gt=0, description="status files are rewritten at most this often")] = 1.0
+    notify_hosts: Annotated[
+        tuple[str, ...],
+        Field(description="hosts that `notify` may call; empty = none, since users of the share choose the address"),
+    ] = ()
     min_free_state_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
     min_free_share_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000

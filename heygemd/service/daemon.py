@@ -21,6 +21,7 @@ from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.housekeeping import Housekeeping
 from heygemd.service.intake import Intake, settled
+from heygemd.service.notify import Notifier
 from heygemd.service.setup import make_executor, task_settings
 from heygemd.service.share_door import ShareDoor
 from heygemd.spool.drops import Scan
@@ -144,6 +145,7 @@ class Daemon:
             status_seconds=settings.service.status_seconds,
         )
         self._intake = Intake(journal, self._dispatcher, layout, self._calls, log)
+        self._notifier = Notifier(settings.service.notify_hosts, log)
         self._housekeeping = Housekeeping(settings, layout, journal, self._calls, log)
         self._inbox = Inbox(layout, settings.inbox, settings.limits)
         self._hint = threading.Event()
@@ -151,6 +153,8 @@ class Daemon:
         self._next_scan_seconds = 0.0  # monotonic
         self._next_requests_seconds = 0.0
         self._last_scan: Scan | None = None
+        self._ended_jobs = 0
+        self._scan_after_jobs = -1  # jobs that had ended when the last complete scan began
         self._degraded: str | None = None
         self._failed_jobs = 0
         self._ready = False
@@ -168,6 +172,7 @@ class Daemon:
 
     def close(self) -> None:
         self._watch.stop()
+        self._notifier.close()
         self._calls.close()
         self._dispatcher.close()
 
@@ -189,28 +194,34 @@ class Daemon:
             self._stop.reload = False
             self._stop.woken.clear()
             self._reload_settings()
-        for job in self._dispatcher.ended:
-            self._failed_jobs += job.state is JobState.FAILED
         if self._dispatcher.ended:
-            self._dispatcher.ended.clear()
+            self._end_jobs()
             self._next_scan_seconds = 0.0  # room in the queue; and `--once` wants to know whether that was all
         systemd.watchdog_ping()
         systemd.status(self._status())
+
+    def _end_jobs(self) -> None:
+        for job in self._dispatcher.ended:
+            self._ended_jobs += 1
+            self._failed_jobs += job.state is JobState.FAILED
+            self._notifier.tell(job)
+        self._dispatcher.ended.clear()
 
     def _scan(self, now: float) -> None:
         if self._calls.running("scan"):
             return
         claimed, pending = self._journal.claimed_identities(), self._dispatcher.pending_by_folder()
-        if self._calls.start("scan", partial(self._inbox.scan, claimed, pending), self._scanned):
+        handle = partial(self._scanned, self._ended_jobs)
+        if self._calls.start("scan", partial(self._inbox.scan, claimed, pending), handle):
             self._hint.clear()
             self._next_scan_seconds = now + self._settings.inbox.scan_seconds
 
-    def _scanned(self, scan: Scan | None, error: HeygemdError | None) -> None:
+    def _scanned(self, ended_jobs: int, scan: Scan | None, error: HeygemdError | None) -> None:
         if error is not None or scan is None:
             self._degrade(error)
             return
         self._recover()
-        self._last_scan = scan
+        self._last_scan, self._scan_after_jobs = scan, ended_jobs
         self._log(
             "scan.finished",
             files=scan.num_files,
@@ -255,11 +266,12 @@ class Daemon:
             self._log("config.refused", error=error, path=error.path)
         else:
             changed = _changed_keys(self._settings, new)
-            kept = [key for key in changed if key.split(".")[0] in ("root", "state", "log")]
+            kept = [key for key in changed if key.split(".")[0] in ("root", "state")]
             self._settings = new.model_copy(update={"root": self._settings.root, "state": self._settings.state})
             self._inbox.configure(new.inbox, new.limits)
             self._dispatcher.settings = task_settings(new)
             self._housekeeping.settings = self._settings
+            self._notifier.hosts = new.service.notify_hosts
             self._log("config.reloaded", keys=[key for key in changed if key not in kept])
         systemd.ready()
 
@@ -278,7 +290,7 @@ class Daemon:
     def _drained(self) -> bool:
         if self._dispatcher.paused_reason is not None and self._dispatcher.counts["tasks"] == 0:
             return self._last_scan is not None
-        fresh = self._last_scan is not None and not self._calls.running("scan") and self._next_scan_seconds > 0
+        fresh = self._last_scan is not None and self._scan_after_jobs == self._ended_jobs
         return self._dispatcher.idle and fresh and self._last_scan is not None and settled(self._last_scan)
 
     def _finish(self, once: bool) -> int:
