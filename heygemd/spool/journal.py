@@ -14,48 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heygemd.core.errors import ConfigError, DiskFullError, HeygemdError
+from heygemd.core.errors import DiskFullError, HeygemdError
 from heygemd.core.job import Job, JobState
 from heygemd.failpoints import failpoint
 from heygemd.files import explain
+from heygemd.spool.database import open_readonly, open_writable
 from heygemd.spool.drops import ClaimKey, claim_key
-from heygemd.spool.mounts import fs_type, is_network
 from heygemd.spool.names import fold
-
-SCHEMA = 1
-
-_TABLES = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
-    folded TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    created REAL NOT NULL,
-    ended REAL,
-    claim TEXT NOT NULL,
-    held INTEGER NOT NULL DEFAULT 1,
-    job TEXT NOT NULL
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state);
-CREATE UNIQUE INDEX jobs_by_claim ON jobs (claim) WHERE held = 1;
-CREATE TABLE claims (
-    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    path TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    PRIMARY KEY (job_id, path)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE segments (
-    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    item TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    plan TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    done TEXT,
-    PRIMARY KEY (job_id, item, number)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True)
@@ -77,16 +42,7 @@ class Journal:
         self.path = path
         self._where = f"journal {path}"
         with self._explained():
-            self._db = _open_readonly(path) if readonly else _open(path)
-            self._db.row_factory = sqlite3.Row
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not readonly:
-                self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
-            elif version != SCHEMA:
-                self._db.close()
-                raise ConfigError(
-                    f"{path}: schema {version}, this heygemd knows {SCHEMA}", remedy="Use the heygemd that made it."
-                )
+            self._db = open_readonly(path) if readonly else open_writable(path)
 
     def close(self) -> None:
         self._db.close()
@@ -104,7 +60,7 @@ class Journal:
         claims = [claim_key(file) for file in job.inputs]
         claim = _claim_text(claims)
         with self._transaction("journal.add", "journal.added") as db:
-            if db.execute("SELECT 1 FROM jobs WHERE claim = ? AND held = 1", (claim,)).fetchone():
+            if db.execute("SELECT 1 FROM jobs WHERE claim = ? AND held > 0", (claim,)).fetchone():
                 return False
             times = (job.created_seconds, job.ended_seconds)
             db.execute(
@@ -117,12 +73,7 @@ class Journal:
     def update(self, job: Job) -> None:
         """Store the job's new value. Its name, items and inputs never change."""
         with self._transaction("journal.update", "journal.updated") as db:
-            done = db.execute(
-                "UPDATE jobs SET state = ?, ended = ?, job = ? WHERE id = ?",
-                (job.state, job.ended_seconds, job.to_json(), job.id),
-            )
-            if done.rowcount != 1:
-                raise HeygemdError(f"{self._where}: no job {job.id}")
+            _store(db, job)
 
     def get(self, id_or_name: str) -> Job | None:
         """A job by its id, or by its name without regard to case."""
@@ -187,13 +138,18 @@ class Journal:
             return frozenset((r["path"], r["size"], r["mtime_ns"]) for r in rows)
 
     def release(self, job_id: str, except_paths: Collection[str] = ()) -> None:
-        """Let a job's files go: the next scan may see them as new. After they were moved away, or it was dropped."""
+        """Let a job's files go: the next scan may see them as new. After they were moved away, or it was dropped.
+
+        `except_paths`: `Moved.stuck_paths`; they stay claimed, or the next scan would take them for a new job.
+        """
         with self._transaction("journal.release") as db:
-            kept = [(job_id, path) for path in except_paths]
-            rows = db.execute("SELECT path FROM claims WHERE job_id = ?", (job_id,)).fetchall()
-            gone = {row["path"] for row in rows} - set(except_paths)
-            db.executemany("DELETE FROM claims WHERE job_id = ? AND path = ?", [(job_id, path) for path in gone])
-            db.execute("UPDATE jobs SET held = ? WHERE id = ?", (int(bool(kept)), job_id))
+            _let_go(db, job_id, except_paths)
+
+    def finish(self, job: Job, except_paths: Collection[str] = ()) -> None:
+        """`update` and `release` at once: there is no moment at which an ended job holds its files."""
+        with self._transaction("journal.release", "journal.updated") as db:
+            _store(db, job)
+            _let_go(db, job.id, except_paths)
 
     # segments
 
@@ -310,6 +266,19 @@ class Journal:
             raise explain(error, self._where) from error
 
 
+def _store(db: sqlite3.Connection, job: Job) -> None:
+    values = (job.state, job.ended_seconds, job.to_json(), job.id)
+    if db.execute("UPDATE jobs SET state = ?, ended = ?, job = ? WHERE id = ?", values).rowcount != 1:
+        raise HeygemdError(f"the journal has no job {job.id}")
+
+
+def _let_go(db: sqlite3.Connection, job_id: str, except_paths: Collection[str]) -> None:
+    rows = db.execute("SELECT path FROM claims WHERE job_id = ?", (job_id,)).fetchall()
+    gone = {row["path"] for row in rows} - set(except_paths)
+    db.executemany("DELETE FROM claims WHERE job_id = ? AND path = ?", [(job_id, path) for path in gone])
+    db.execute("UPDATE jobs SET held = ? WHERE id = ?", (2 if except_paths else 0, job_id))
+
+
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
@@ -317,25 +286,3 @@ def _dump(value: Any) -> str:
 def _claim_text(claims: Iterable[ClaimKey]) -> str:
     """One text for a set of files, whatever their order."""
     return hashlib.sha256(json.dumps(sorted(set(claims))).encode()).hexdigest()
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    kind = fs_type(path.parent)
-    if is_network(kind):
-        raise ConfigError(
-            f"{path.parent} is on a network filesystem ({kind}); SQLite loses data there",
-            remedy="Give the daemon a state folder on a local disk (--state DIR).",
-        )
-    db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        db.execute(f"PRAGMA {pragma}")
-    return db
-
-
-def _open_readonly(path: Path) -> sqlite3.Connection:
-    """Raises ConfigError where no daemon ever ran. Without a WAL beside it, the file is read as it lies."""
-    if not path.exists():
-        raise ConfigError(f"{path}: no journal there; no daemon has run with this state folder yet")
-    immutable = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
-    uri = path.absolute().as_uri()
-    return sqlite3.connect(f"{uri}?mode=ro{immutable}", uri=True, isolation_level=None, timeout=10.0)

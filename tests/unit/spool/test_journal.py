@@ -93,6 +93,21 @@ def test_shared_and_stuck_inputs(journal: Journal) -> None:
     assert claim_key(jobs[1].inputs[1]) in journal.claimed_identities(), "what could not be moved stays claimed"
 
 
+def test_an_ended_job_holds_nothing_after_a_crash_but_what_is_stuck(tmp_path: Path) -> None:
+    jobs = [make(n) for n in (1, 2, 3, 4)]
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        for job in jobs:
+            journal.add(job)
+        journal.update(jobs[0].evolve(state=JobState.DONE))  # and no release: the daemon died
+        journal.finish(jobs[1].evolve(state=JobState.DONE))
+        journal.finish(jobs[2].evolve(state=JobState.FAILED), [jobs[2].inputs[0].path])
+        assert journal.get(jobs[2].id) == jobs[2].evolve(state=JobState.FAILED)
+        assert len(journal.claimed_identities()) == 3
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        assert journal.claimed_identities() == {claim_key(jobs[2].inputs[0]), claim_key(jobs[3].inputs[0])}
+        assert journal.add(make(1).evolve(id="again", name="again")), "the same files dropped once more"
+
+
 def test_segments(journal: Journal) -> None:
     job = make(1)
     journal.add(job)
@@ -174,7 +189,7 @@ def test_refused_files(tmp_path: Path) -> None:
 
 
 def test_network_filesystems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heygemd.spool.journal.fs_type", lambda path: "cifs")
+    monkeypatch.setattr("heygemd.spool.database.fs_type", lambda path: "cifs")
     with pytest.raises(ConfigError, match="cifs"):
         Journal(tmp_path / "j.sqlite3")
 
