@@ -160,7 +160,10 @@ def corners_in(
             where += sign
         return float(x[where])
 
-    return (outward(-1) + near[0]) / 2, (outward(1) + near[1]) / 2
+    ends = np.array([outward(-1), outward(1)])
+    middle = float(ends.mean())
+    half = 0.6 * float(ends[1] - ends[0]) / 2 + 0.4 * HALF_WIDTH
+    return middle - half, middle + half
 
 
 def _lines(crop: NDArray[np.uint8], columns: NDArray[np.float64], top: int, bottom: int) -> Floats:

@@ -41,7 +41,7 @@ def painted(shape: MouthShape, skin: NDArray[np.float32], lip: NDArray[np.float3
     u = x / shape.half
     light = float(skin @ np.array([0.299, 0.587, 0.114], np.float32))
     tint = skin / max(float(skin.mean()), 1.0)
-    enamel = light * 0.92 * (0.25 * tint + 0.75 * np.array([1.03, 1.0, 0.93], np.float32))
+    enamel = light * 0.86 * (0.55 * tint + 0.45 * np.array([1.03, 1.0, 0.93], np.float32))
     cave = np.minimum(lip * 0.22, 60.0) * np.array([1.0, 0.62, 0.62], np.float32)
     flesh = lip * np.array([0.72, 0.62, 0.62], np.float32)
     image = np.broadcast_to(cave, (h, w, 3)).astype(np.float32).copy()

@@ -12,7 +12,7 @@ from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 
 from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.interior import Interior, painted, taken
-from heygemd.engines.rewrite.shape import MouthShape, fit_shape
+from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape, fit_shape
 from heygemd.faces import canon
 from heygemd.faces.lips import CROP_BOX, LipCurves, colours_of, corners_in, measure
 from heygemd.faces.smooth import runs, smooth_values
@@ -95,8 +95,8 @@ def material_of(
     look = np.array([centre_row]) if talking else np.arange(len(rows))
     shape = fit_shape(curves, look)
     rest = [crop(int(rows[i])) for i in (look if talking else look[:: max(1, len(look) // 30)])]
-    if shape.gap < 4.0:
-        # Between closed lips there is a line to follow to its ends; an open mouth has none.
+    if shape.gap < 6.0:
+        # Between closed lips there is a line to follow to its ends; a wide open mouth has none.
         left, right = corners_in(np.stack(rest), shape.line, (shape.left, shape.right))
         shape = fit_shape(replace(curves, corners=np.array([left, right])), look)
     seen, match = _follow(rows, crop, int(rows[centre_row]), shape)
@@ -105,7 +105,7 @@ def material_of(
         shift[start:stop] = smooth_values(shift[start:stop], 1.5 if talking else 4.0)
     picture = key.image()
     skin, lip = _colours(picture, key.scale, shape)
-    interior, source = _inside(keys, at, opening, curves, turn, shape, skin, lip, 0.0 if talking else -9.0)
+    interior, source = _inside(keys, at, opening, curves, turn, seen, shape, skin, lip, 0.0 if talking else -9.0)
     reason = (
         f"the person speaks (opening varies by {float(np.std(opening)):.1f} of 72)"
         if talking
@@ -253,6 +253,7 @@ def _inside(
     opening: NDArray[np.float64],
     curves: LipCurves,
     turn: NDArray[np.float32],
+    shift: NDArray[np.float64],
     shape: MouthShape,
     skin: NDArray[np.float32],
     lip: NDArray[np.float32],
@@ -266,11 +267,13 @@ def _inside(
         if wide[pick] < 4.0:
             break
         key, row = keys[int(pick)], at[int(pick)]
-        seen = fit_shape(curves, np.array([row]))
+        corners = np.array([shape.left, shape.right]) + shift[row, 0]
+        seen = fit_shape(replace(curves, corners=corners), np.array([row]))
         if seen.gap < 4.0:
             continue
-        lips, untidy = _doubts(key, seen, curves, int(row), lip)
-        worth = min(seen.gap, 15.0) / 15.0 - 1.5 * lips - untidy / 5.0 - 5.0 * float(turn[row])
+        lips, untidy, teeth = _doubts(key, seen, curves, int(row), lip)
+        worth = min(seen.gap, 15.0) / 15.0 - max(0.0, seen.gap - 20.0) / 10.0 + 0.4 * teeth - 1.5 * lips
+        worth -= untidy / 5.0 + 5.0 * float(turn[row])
         if best is None or worth > best[0]:
             best = worth, seen, key
     if best is None or best[0] < least_worth:
@@ -282,24 +285,28 @@ def _inside(
 
 def _doubts(
     key: KeyFrame, seen: MouthShape, curves: LipCurves, row: int, lip: NDArray[np.float32]
-) -> tuple[float, float]:
-    """How much of the inside looks like lip (0..1), and how far the columns are from the fitted curves (pixels)."""
+) -> tuple[float, float, float]:
+    """Of an open mouth: how much of its inside looks like lip (0..1), how far the columns are from the fitted curves
+    (pixels), and how much brighter it is above, where the upper teeth are, than below (-1..1)."""
     image = cv2.resize(key.image(), (KEY_BOX[2] - KEY_BOX[0], KEY_BOX[3] - KEY_BOX[1]), interpolation=cv2.INTER_AREA)
     ratio, light = colours_of(image)
     x = np.arange(KEY_BOX[0], KEY_BOX[2], dtype=np.float32)
     y = np.arange(KEY_BOX[1], KEY_BOX[3], dtype=np.float32)[:, None]
     gap = seen.gap * seen.profile(x)
-    inside = (y > seen.line(x) - 0.22 * gap + 1) & (y < seen.line(x) + 0.78 * gap - 1)
+    depth = (y - seen.line(x) + UPPER_SHARE * gap) / np.maximum(gap, 1.0)
+    inside = (depth > 0.1) & (depth < 0.9) & (gap > 0.5 * seen.gap)
     if not inside.any():
-        return 1.0, 9.0
+        return 1.0, 9.0, 0.0
     lip = lip + 4.0
     lip_ratio = float(np.log(lip[0] / lip[1]))
     lip_light = float(np.log(lip @ np.array([0.299, 0.587, 0.114], np.float32)))
     alike = np.exp(-0.5 * ((ratio[inside] - lip_ratio) / 0.07) ** 2 - 0.5 * ((light[inside] - lip_light) / 0.14) ** 2)
     here = slice(2, 11)
     seen_gaps = curves.rows[row, here, 2] - curves.rows[row, here, 1]
-    untidy = float(np.abs(seen_gaps - seen.gap * seen.profile(curves.columns[here].astype(np.float32))).mean())
-    return float(alike.mean()), untidy
+    untidy = float(np.median(np.abs(seen_gaps - seen.gap * seen.profile(curves.columns[here].astype(np.float32)))))
+    upper, lower = light[inside & (depth < 0.4)], light[inside & (depth > 0.6)]
+    teeth = float(np.clip(np.median(upper) - np.median(lower), -1.0, 1.0)) if len(upper) and len(lower) else 0.0
+    return float(alike.mean()), untidy, teeth
 
 
 def _trust(track: FaceTrack, rows: NDArray[np.int64], match: NDArray[np.float64], fps: float) -> NDArray[np.float32]:

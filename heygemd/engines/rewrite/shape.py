@@ -98,7 +98,7 @@ def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
     meet = rows[:, 1] + (UPPER_SHARE if gap else 0.5) * np.minimum(gaps, 1.5 * gap * shape + 3.0)
     basis = np.stack([np.ones_like(u), u, u**2, u**3], axis=1)
     # Weak priors: no tilt, little bend.
-    hold = np.diag([0.0, 0.3, 0.3, 1.5])
+    hold = np.diag([0.0, 0.7, 0.5, 1.5])
     left_side = np.vstack([basis * weight[:, None], hold])
     right_side = np.concatenate([meet * weight, np.zeros(4)])
     c = np.linalg.lstsq(left_side, right_side, rcond=None)[0]
