@@ -49,8 +49,12 @@ def seeded(name: str, folder: Path) -> Path:
         net = BlazeFace(back_model=name == "blazeface_back")
         anchors = np.random.default_rng(0).uniform(0.2, 0.8, (896, 4)).astype(np.float32)
         np.save(folder / ("anchorsback.npy" if name == "blazeface_back" else "anchors.npy"), anchors)
-    for parameter in net.parameters():
-        parameter.data.mul_(0.1)  # face-alignment walks through candidates one by one: few of them, please
+    # With random numbers everything looks like a face, and face-alignment goes through its candidates one by one, or for
+    # ever: these networks see nothing.
+    for key, parameter in net.named_parameters():
+        parameter.data.mul_(0.1)
+        if key.startswith("classifier") and key.endswith("bias"):
+            parameter.data.fill_(-20.0)
     path = folder / f"{name}.pth"
     torch.save(net.state_dict(), path)
     return path
