@@ -29,7 +29,7 @@ class Detection:
 
     @property
     def centre(self) -> NDArray[np.float32]:
-        return (self.box[:2] + self.box[2:]) / 2
+        return np.asarray((self.box[:2] + self.box[2:]) / 2, np.float32)
 
 
 class FaceDetector(Protocol):
@@ -42,7 +42,8 @@ class FaceDetector(Protocol):
 
 def cascade(name: str) -> Any:
     """One of OpenCV's own cascades."""
-    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / f"haarcascade_{name}.xml"))
+    folder = Path(cv2.__file__).parent / "data"
+    return cv2.CascadeClassifier(str(folder / f"haarcascade_{name}.xml"))
 
 
 class CascadeDetector:
@@ -95,7 +96,7 @@ class EyeFinder:
 
     def find(self, image: Image, box: NDArray[np.float32]) -> Points | None:
         """(2, 2) pupils in pixels of `image` (BGR), the picture's left one first, or None unless both are seen."""
-        x0, y0, x1, y1 = (float(v) for v in box)
+        x0, y0, x1 = (float(v) for v in box[:3])
         width = x1 - x0
         left, top = max(0, int(x0)), max(0, int(y0 + 0.1 * width))
         crop = image[top : max(0, int(y0 + 0.68 * width)), left : max(0, int(x1))]

@@ -7,6 +7,7 @@ first brought into the canonical frame by the last known transform; what is left
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ PATCH_SCALE = 0.75
 PATCH_PX = int(canon.SIZE * PATCH_SCALE)
 MAX_REFERENCES = 6
 _TO_PATCH = np.array([[PATCH_SCALE, 0.0, 0.0], [0.0, PATCH_SCALE, 0.0]])
-_FLOW = {
+_FLOW: dict[str, Any] = {
     "winSize": (17, 17),
     "maxLevel": 2,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03),
@@ -139,8 +140,9 @@ def _reference(patch: Grey) -> _Reference:
 def _residual(reference: _Reference, patch: Grey) -> tuple[canon.Affine, float] | None:
     if len(reference.points) < 12:
         return None
-    there, ok_there, _ = cv2.calcOpticalFlowPyrLK(reference.patch, patch, reference.points, None, **_FLOW)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(patch, reference.patch, there, None, **_FLOW)
+    start: Any = None
+    there, ok_there, _ = cv2.calcOpticalFlowPyrLK(reference.patch, patch, reference.points, start, **_FLOW)
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(patch, reference.patch, there, start, **_FLOW)
     error = np.linalg.norm((back - reference.points)[:, 0], axis=1)
     good = (ok_there[:, 0] > 0) & (ok_back[:, 0] > 0) & (error < 0.8)
     if good.sum() < 8:

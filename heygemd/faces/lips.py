@@ -99,7 +99,8 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
     start = _first_colours(centre_lines)
     at = np.arange(bottom - top + 1.0) + top - centre[1]
     ticks = np.arange(bottom - top + 1.0)
-    gap = np.asarray(-0.12 * ticks - np.where(ticks > 0, 0.5, 0.0), np.float32)
+    # Neighbouring pixels say the same: what looks like a very long mouth is nearly always a beard.
+    gap = np.asarray(-0.12 * ticks - np.where(ticks > 0, 0.5, 0.0) - 0.06 * np.maximum(ticks - 20, 0) ** 2, np.float32)
     sample = centre_lines[:: max(1, len(centre_lines) // 500)]
     colours, lengths = learn(sample, start, _places(at, 0.0, 1.0), [bell(ticks, 8.0, 3.0), gap, bell(ticks, 11.0, 4.0)])
     n = len(crops)
@@ -132,7 +133,7 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
 def corners_in(
     crops: NDArray[np.uint8], line: Callable[[Floats], Floats], near: tuple[float, float]
 ) -> tuple[float, float]:
-    """x of the left and right corner (canonical pixels) in crops of the same look: where the line between the lips ends.
+    """x of both corners (canonical pixels) in crops of the same look: where the line between the lips ends.
 
     `line`: y of it at x; `near`: the corners as `measure` has them, which are right to within about 6 px.
     """
@@ -241,4 +242,4 @@ def _corners(columns: NDArray[np.float64], gain: Floats, middle: float) -> NDArr
     # Lips fade before they meet, by about 3 px; the proportions of faces are worth as much as the evidence.
     seen = np.array([fine[left] - 3.0, fine[right] + 3.0])
     usual = np.array([middle - HALF_WIDTH, middle + HALF_WIDTH])
-    return (seen + usual) / 2
+    return np.asarray((seen + usual) / 2, np.float64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 SKIN_ABOVE, UPPER_LIP, DARK, TEETH, LOWER_LIP, SKIN_BELOW = range(6)
-_LENGTHS = ((24, 2), (44, 0), (28, 3))  # most and least pixels of upper lip, mouth and lower lip
+_LENGTHS = ((24, 2), (36, 0), (28, 4))  # most and least pixels of upper lip, mouth and lower lip
 _NEVER = np.float32(-1e9)
 
 
@@ -50,7 +50,7 @@ def boundaries(likely: Floats, places: list[Floats], lengths: list[Floats]) -> t
     `likely` (n, t, 5); `places`: four (n or 1, t + 1) log priors of the boundaries; `lengths`: three (t + 1,) log
     priors of the lengths of upper lip, mouth and lower lip.
     """
-    n, t, _ = likely.shape
+    n = len(likely)
     sums = np.concatenate([np.zeros((n, 1, 5), np.float32), np.cumsum(likely, axis=1, dtype=np.float32)], axis=1)
     score = sums[:, :, 0] + places[0]
     backs = []

@@ -192,7 +192,8 @@ class FaceTracker:
             return found[0]
         largest = max(d.size for d in found)
         real = [d for d in found if d.size > 0.4 * largest]
-        if self._looks is not None:
+        looks = self._looks
+        if looks is not None:
             # The same person again, after a cut or a loss: by looks, and by place when there was no cut.
             def strange(d: Detection) -> float:
                 here = canon.from_eyes(canon.eyes_from_box(d.box))
@@ -200,7 +201,7 @@ class FaceTracker:
                 if self._matrix is not None:
                     last = canon.apply(self._matrix, np.array([[128.0, 128.0]]))[0]
                     apart = float(np.linalg.norm(d.centre - last)) / d.size
-                return float(np.abs(_looks(image, here) - self._looks).sum()) + 0.3 * min(apart, 3.0)
+                return float(np.abs(_looks(image, here) - looks).sum()) + 0.3 * min(apart, 3.0)
 
             ranked = sorted(real, key=strange)
             if strange(ranked[1]) - strange(ranked[0]) > 0.25:

@@ -1,7 +1,7 @@
 """`rewrite`: lip sync from nothing but the clip, the speech and the installed packages.
 
-Named after Bregler, Covell, Slaney: Video Rewrite (1997). A driver turns speech into the motion of a mouth; a warp makes
-the mouth of the frame obey it.
+Named after Bregler, Covell, Slaney: Video Rewrite (1997). A driver turns speech into the motion of a mouth; a warp
+makes the mouth of the frame obey it.
 """
 
 from __future__ import annotations

@@ -35,8 +35,7 @@ class KeyFrame:
     data: bytes
 
     def image(self) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] = cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR)
-        return image
+        return np.asarray(cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def _follow(
 
 
 def _plain(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), 1.0).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), 1.0), np.float32)
 
 
 def _peak(scores: NDArray[np.float32], at: int) -> float:
@@ -310,7 +309,7 @@ def _doubts(
 
 
 def _trust(track: FaceTrack, rows: NDArray[np.int64], match: NDArray[np.float64], fps: float) -> NDArray[np.float32]:
-    """1 where the pose is near the shot's usual one, 0 where a mouth put there would sit on the cheek; eased over time."""
+    """1 where the pose is near the shot's usual one, 0 where a mouth would sit on the cheek; eased over time."""
     turned = 1.0 - np.clip((track.turn[rows] - 0.16) / 0.12, 0.0, 1.0)
     fits = np.clip((match - 0.25) / 0.25, 0.0, 1.0)
     raw = np.minimum(turned, fits)

@@ -21,7 +21,10 @@ WIDEN, NARROW = 0.10, 0.20
 
 @dataclass(frozen=True)
 class Commands:
-    """One row for each output frame. `opening`: canonical pixels · `width`: factor · `gate` 0..1, 0 = the source's own."""
+    """One row for each output frame.
+
+    `opening`: canonical pixels · `width`: factor · `teeth` 0..1 · `gate` 0..1, where 0 is the source's own mouth.
+    """
 
     opening: Floats
     width: Floats

@@ -251,9 +251,9 @@ def _moved(image: Picture, matrix: canon.Affine, displacement: Picture) -> Pictu
 
 
 def _coarse_points() -> tuple[Picture, Picture]:
-    x = KEY_BOX[0] + (np.arange(_COARSE[0], dtype=np.float32)[None] + 0.5) * (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0]
-    y = KEY_BOX[1] + (np.arange(_COARSE[1], dtype=np.float32)[:, None] + 0.5) * (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
-    return x, y
+    x = KEY_BOX[0] + (np.arange(_COARSE[0])[None] + 0.5) * (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0]
+    y = KEY_BOX[1] + (np.arange(_COARSE[1])[:, None] + 0.5) * (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
+    return x.astype(np.float32), y.astype(np.float32)
 
 
 def _distance(shape: MouthShape) -> Picture:

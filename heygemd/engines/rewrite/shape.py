@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,9 +112,8 @@ def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
     middle = np.abs(u) < 0.4
     upper = float(np.median(rows[middle, 1] - rows[middle, 0]))
     lower = float(np.median(rows[middle, 3] - rows[middle, 2]))
-    return MouthShape(
-        left, right, *(float(v) for v in c), gap, float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 14))
-    )
+    c0, c1, c2, c3 = (float(v) for v in c)
+    return MouthShape(left, right, c0, c1, c2, c3, gap, float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 14)))
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Fields:
     dx: Grid
 
 
-def _smooth(t: Grid) -> Grid:
+def _smooth(t: NDArray[Any]) -> Grid:
     t = np.clip(t, 0.0, 1.0)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 

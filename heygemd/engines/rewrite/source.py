@@ -16,7 +16,7 @@ from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
 from heygemd.engines.rewrite.material import KEY_BOX, KeyFrame, ShotMaterial, material_of
 from heygemd.faces import canon
 from heygemd.faces.detect import CascadeDetector
-from heygemd.faces.lips import CROP_BOX, HEIGHT, WIDTH
+from heygemd.faces.lips import CROP_BOX
 from heygemd.faces.track import FaceTrack, FaceTracker
 
 MAX_KEY_FRAMES = 200
@@ -42,8 +42,7 @@ class Spool:
     def read(self, number: int) -> NDArray[np.uint8]:
         start, length = self._spans[number]
         self._file.seek(start)
-        image: NDArray[np.uint8] = cv2.imdecode(np.frombuffer(self._file.read(length), np.uint8), cv2.IMREAD_COLOR)
-        return image
+        return np.asarray(cv2.imdecode(np.frombuffer(self._file.read(length), np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
     def close(self) -> None:
         self._file.close()
@@ -154,6 +153,3 @@ def _summary(track: FaceTrack, shots: list[ShotMaterial], trust: NDArray[np.floa
             for made in shots
         ],
     }
-
-
-assert (WIDTH, HEIGHT) == (CROP_BOX[2] - CROP_BOX[0], CROP_BOX[3] - CROP_BOX[1])  # noqa: S101 (a constant of two modules)
