@@ -116,6 +116,16 @@ def reject(
     return moved
 
 
+def tidy(job: Job, layout: Layout, *, still_needed: Collection[ClaimKey] = ()) -> Moved:
+    """Try again to move an ended job's stuck inputs to where the others are. Raises DiskFullError, ShareAwayError."""
+    with explained(f"inputs of {job.name}"):
+        folder = find_own(layout.failed, job)
+    if folder is None:
+        return archive(job, layout, still_needed=still_needed)
+    with explained(f"inputs of {job.name}"):
+        return _move(job, layout, job.inputs, folder, still_needed, "reject.move")
+
+
 def restore(job: Job, layout: Layout) -> tuple[str, ...]:
     """Move a failed job's inputs back to their places in the inbox, the manifest last; the paths.
 

@@ -57,18 +57,25 @@ class Journal:
 
     def add(self, job: Job) -> bool:
         """Claim a drop. False, and nothing changed, when the very same files are claimed by a job already."""
-        claims = [claim_key(file) for file in job.inputs]
-        claim = _claim_text(claims)
+        return bool(self.add_all([job]))
+
+    def add_all(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
+        """Claim many drops at once, with one sync of the disk: all of them or none. Those that were not claimed yet."""
+        added = []
         with self._transaction("journal.add", "journal.added") as db:
-            if db.execute("SELECT 1 FROM jobs WHERE claim = ? AND held > 0", (claim,)).fetchone():
-                return False
-            times = (job.created_seconds, job.ended_seconds)
-            db.execute(
-                "INSERT INTO jobs (id, name, folded, state, created, ended, claim, job) VALUES (?,?,?,?,?,?,?,?)",
-                (job.id, job.name, fold(job.name), job.state, *times, claim, job.to_json()),
-            )
-            db.executemany("INSERT INTO claims VALUES (?, ?, ?, ?)", [(job.id, *key) for key in claims])
-        return True
+            for job in jobs:
+                claims = [claim_key(file) for file in job.inputs]
+                claim = _claim_text(claims)
+                if db.execute("SELECT 1 FROM jobs WHERE claim = ? AND held > 0", (claim,)).fetchone():
+                    continue
+                times = (job.created_seconds, job.ended_seconds)
+                db.execute(
+                    "INSERT INTO jobs (id, name, folded, state, created, ended, claim, job) VALUES (?,?,?,?,?,?,?,?)",
+                    (job.id, job.name, fold(job.name), job.state, *times, claim, job.to_json()),
+                )
+                db.executemany("INSERT INTO claims VALUES (?, ?, ?, ?)", [(job.id, *key) for key in claims])
+                added.append(job)
+        return tuple(added)
 
     def update(self, job: Job) -> None:
         """Store the job's new value. Its name, items and inputs never change."""
@@ -145,6 +152,12 @@ class Journal:
         with self._transaction("journal.release") as db:
             _let_go(db, job_id, except_paths)
 
+    def stuck_jobs(self) -> tuple[Job, ...]:
+        """Ended jobs with inputs that could not be moved: `farewell.tidy` tries again, then `finish`."""
+        with self._explained():
+            rows = self._db.execute("SELECT job FROM jobs WHERE held = 2").fetchall()
+        return tuple(Job.from_json(row["job"]) for row in rows)
+
     def finish(self, job: Job, except_paths: Collection[str] = ()) -> None:
         """`update` and `release` at once: there is no moment at which an ended job holds its files."""
         with self._transaction("journal.release", "journal.updated") as db:
@@ -154,18 +167,18 @@ class Journal:
     # segments
 
     def set_plan(self, job_id: str, item: str, segments: Sequence[Mapping[str, Any]]) -> None:
-        """Store an item's segments, numbered from 0. The same plan again keeps what is done; another starts anew."""
-        plans = [_dump(segment) for segment in segments]
+        """Store an item's segments, by their `number` or else from 0. Those that are as before keep what is done."""
+        plans = {int(segment.get("number", n)): _dump(segment) for n, segment in enumerate(segments)}
         with self._transaction("journal.plan") as db:
-            rows = db.execute(
-                "SELECT plan FROM segments WHERE job_id = ? AND item = ? ORDER BY number", (job_id, item)
-            ).fetchall()
-            if [row["plan"] for row in rows] == plans:
-                return
-            db.execute("DELETE FROM segments WHERE job_id = ? AND item = ?", (job_id, item))
+            rows = db.execute("SELECT number, plan FROM segments WHERE job_id = ? AND item = ?", (job_id, item))
+            known = {int(row["number"]): str(row["plan"]) for row in rows.fetchall()}
+            db.executemany(
+                "DELETE FROM segments WHERE job_id = ? AND item = ? AND number = ?",
+                [(job_id, item, number) for number, plan in known.items() if plans.get(number) != plan],
+            )
             db.executemany(
                 "INSERT INTO segments (job_id, item, number, plan) VALUES (?, ?, ?, ?)",
-                [(job_id, item, number, plan) for number, plan in enumerate(plans)],
+                [(job_id, item, number, plan) for number, plan in plans.items() if known.get(number) != plan],
             )
 
     def segments(self, job_id: str, item: str | None = None) -> tuple[SegmentRow, ...]:

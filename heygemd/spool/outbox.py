@@ -15,7 +15,6 @@ from typing import Any
 from heygemd.core.job import Job
 from heygemd.failpoints import failpoint
 from heygemd.files import (
-    TEMP_PREFIX,
     copy_hashed,
     explained,
     fsync_directory,
@@ -76,8 +75,6 @@ def publish(
         require_room(layout.outbox, needed, f"results of {job.name}")
         failpoint("outbox.folder")
         final = own_folder(layout.outbox, job, "outbox", result_names(job, results))
-        for leftover in final.glob(f"{TEMP_PREFIX}*.part"):
-            leftover.unlink()
     receipt_path = final / f"{job.name}.json"
     done, total = 0, sum(sizes.values())
     entries: list[dict[str, Any]] = []

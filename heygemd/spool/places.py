@@ -86,6 +86,8 @@ def own_folder(parent: Path, job: Job, kind: str, files: Iterable[str]) -> Path:
     marker: dict[str, object] = {"job_id": job.id, "job": job.name, "kind": kind, "files": sorted(set(files))}
     folder = find_own(parent, job)
     if folder is not None:
+        for leftover in folder.glob(f"{TEMP_PREFIX}*.part"):  # of an earlier try that was killed
+            leftover.unlink()
         old = read_marker(folder) or {}
         known = old.get("files")
         marker["files"] = sorted({*files, *(known if isinstance(known, list) else ())})

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from heygemd.core.errors import UnsafePathError
 from heygemd.core.job import Job
 from heygemd.failpoints import failpoint
-from heygemd.files import explained, open_regular, write_json
+from heygemd.files import TEMP_PREFIX, explained, open_regular, write_json
 from heygemd.spool.layout import Layout
 from heygemd.spool.names import fold
 
 _MAX_BYTES = 1_000_000
+_MAX_TEMP_SECONDS = 3600.0
 
 
 def write_status(layout: Layout, job: Job, view: dict[str, Any]) -> None:
@@ -30,6 +33,13 @@ def remove_status(layout: Layout, name: str) -> None:
         (layout.status / f"{name}.json").unlink(missing_ok=True)
 
 
+def _old(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime > _MAX_TEMP_SECONDS
+    except FileNotFoundError:
+        return False
+
+
 def prune_status(layout: Layout, keep: Collection[str]) -> tuple[str, ...]:
     """Remove status files of jobs not in `keep` (names); the names removed. Files that are not ours stay."""
     kept = {fold(name) for name in keep}
@@ -37,6 +47,8 @@ def prune_status(layout: Layout, keep: Collection[str]) -> tuple[str, ...]:
     with explained("status folder"):
         for path in tuple(layout.status.iterdir()):
             name, dot, suffix = path.name.rpartition(".")
+            if name.startswith(TEMP_PREFIX) and suffix == "part" and _old(path):
+                path.unlink(missing_ok=True)  # of a daemon that was killed
             if not dot or suffix != "json" or fold(name) in kept or name.startswith("."):
                 continue
             try:

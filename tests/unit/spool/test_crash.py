@@ -168,6 +168,7 @@ def test_killed_at_each_transition(layout: Layout, point: str) -> None:
     oracle(layout, files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["enospc", "eio", "estale", "ebusy"])
 def test_errors_at_each_transition(tmp_path: Path, action: str) -> None:
     for point in POINTS:

@@ -12,7 +12,7 @@ import pytest
 from heygemd import failpoints
 from heygemd.core.errors import BadInputError, CancelledError, HeygemdError, NoFaceError
 from heygemd.core.job import InputFile, Job
-from heygemd.spool.farewell import archive, begin_retry, reject, restore
+from heygemd.spool.farewell import archive, begin_retry, reject, restore, tidy
 from heygemd.spool.layout import MARKER, Layout
 from heygemd.spool.places import archive_parent, find_own, kept_names
 from heygemd.spool.staging import InputVanishedError, stage
@@ -67,6 +67,35 @@ def test_what_cannot_be_moved_stays_claimed(desk: Desk, monkeypatch: pytest.Monk
     monkeypatch.setattr("heygemd.spool.farewell.move_file", refuse)
     moved = archive(job, desk.layout)
     assert moved.stuck_paths == {"lecture.mp4", "lecture.wav"}
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_stuck_inputs_follow_later(desk: Desk, monkeypatch: pytest.MonkeyPatch, failed: bool) -> None:
+    import heygemd.spool.farewell as farewell
+
+    job = desk.job("a", b"v", b"a")
+    original, calls = farewell.move_file, []
+
+    def busy_once(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 1:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        original(source, target)
+
+    monkeypatch.setattr(farewell, "move_file", busy_once)
+    moved = reject(job, desk.layout, ERROR) if failed else archive(job, desk.layout)
+    assert moved.stuck_paths == {"a.mp4"}
+    again = tidy(job, desk.layout)
+    assert again.folder == moved.folder and not again.left
+    assert sorted(p.name for p in moved.folder.iterdir() if p.suffix in (".mp4", ".wav")) == ["a.mp4", "a.wav"]
+
+
+def test_a_temp_file_of_a_killed_daemon_goes(desk: Desk) -> None:
+    job = desk.job("a")
+    folder = reject(job, desk.layout, ERROR).folder
+    (folder / ".heygemd-abc.part").touch()
+    reject(job, desk.layout, ERROR)
+    assert not list(folder.glob("*.part"))
 
 
 def test_names_in_the_archive_are_flat_and_never_collide(desk: Desk) -> None:

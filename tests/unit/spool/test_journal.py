@@ -75,6 +75,15 @@ def test_the_same_files_are_claimed_once(journal: Journal) -> None:
     assert journal.add(again), "dropped again after it was done"
 
 
+def test_many_at_once(journal: Journal) -> None:
+    assert journal.add(make(1))
+    added = journal.add_all([make(1).evolve(id="x", name="x"), make(2), make(3), make(3).evolve(id="y", name="y")])
+    assert [job.name for job in added] == ["Job 2", "Job 3"]
+    with pytest.raises(HeygemdError):
+        journal.add_all([make(4), make(5, name="job 1")])
+    assert len(journal.jobs()) == 3, "all or none"
+
+
 def test_names_are_unique_without_case(journal: Journal) -> None:
     journal.add(make(1, name="Straße"))
     with pytest.raises(HeygemdError, match="UNIQUE"):
@@ -103,6 +112,7 @@ def test_an_ended_job_holds_nothing_after_a_crash_but_what_is_stuck(tmp_path: Pa
         journal.finish(jobs[2].evolve(state=JobState.FAILED), [jobs[2].inputs[0].path])
         assert journal.get(jobs[2].id) == jobs[2].evolve(state=JobState.FAILED)
         assert len(journal.claimed_identities()) == 3
+        assert [job.id for job in journal.stuck_jobs()] == [jobs[2].id]
     with Journal(tmp_path / "j.sqlite3") as journal:
         assert journal.claimed_identities() == {claim_key(jobs[2].inputs[0]), claim_key(jobs[3].inputs[0])}
         assert journal.add(make(1).evolve(id="again", name="again")), "the same files dropped once more"

@@ -81,6 +81,15 @@ def test_unique_names_never_collide_even_without_case(stems_: list[str]) -> None
         taken.add(fold(name))
 
 
+def test_ten_thousand_jobs_of_one_name() -> None:
+    taken: set[str] = set()
+    given_names = []
+    for _ in range(10_000):
+        given_names.append(unique_name("课程", taken))
+        taken.add(fold(given_names[-1]))
+    assert given_names[:3] == ["课程", "课程-2", "课程-3"] and given_names[-1] == "课程-10000"
+
+
 @given(st.text(max_size=1000))
 def test_shown_is_one_short_line(text: str) -> None:
     line = shown(text)
