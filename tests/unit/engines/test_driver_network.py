@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from heygemd.core.clip import Phone
 from heygemd.engines.rewrite.driver import PersonalDriver, drive, fit_personal, network
-from heygemd.engines.rewrite.driver.evidence import bridged, levelled
+from heygemd.engines.rewrite.driver.activity import level_db
+from heygemd.engines.rewrite.driver.evidence import bridged, level_gain
 from heygemd.engines.rewrite.driver.features import log_mel, normalised
 from heygemd.engines.rewrite.driver.personal import at_frames, detrended
 from heygemd.engines.rewrite.driver.sounds import SOUNDS, sounds_of
@@ -156,6 +157,9 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole_bands, whole = log_mel(sound), network.hear(sound)
     monkeypatch.setattr("heygemd.engines.rewrite.driver.network._BLOCK_ROWS", 101)
     monkeypatch.setattr("heygemd.engines.rewrite.driver.features._BLOCK_ROWS", 37)
+    levels = level_db(sound)
+    monkeypatch.setattr("heygemd.engines.rewrite.driver.activity._BLOCK_ROWS", 53)
+    assert np.allclose(level_db(sound), levels, atol=1e-4)
     assert np.allclose(log_mel(sound), whole_bands, atol=1e-5)
     assert np.allclose(network.hear(sound).hidden, whole.hidden, atol=1e-4)
 
@@ -181,4 +185,5 @@ def test_helpers() -> None:
     assert soft[:200].max() == 0
     assert soft[650:].max() == 0
     assert np.array_equal(at_frames(np.arange(100, dtype=np.float32), 3, Fraction(50), 0.005), [0, 1, 2])
-    assert levelled(np.zeros(16000, np.float32)).max() == 0
+    assert level_gain(np.zeros(16000, np.float32)) == pytest.approx(300, rel=1e-3)
+    assert level_gain(np.full(16000, 0.01, np.float32)) == pytest.approx(10, rel=1e-3)

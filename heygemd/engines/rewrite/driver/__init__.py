@@ -78,4 +78,5 @@ def fit_personal(
 
 
 def _clean(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(samples, np.float32).reshape(-1), nan=0.0, posinf=0.0, neginf=0.0)
+    flat = np.asarray(samples, np.float32).reshape(-1)
+    return flat if np.isfinite(flat).all() else np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)

@@ -9,17 +9,24 @@ from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, smooth
 
 _HOP = SPEECH_RATE // TRACK_RATE
+_BLOCK_ROWS = 6000
 _SILENCE_DB = -85.0
 _OPEN_RISE_DB = 9.0
 
 
 def level_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Level in dB of full scale for every row of TRACK_RATE, (ceil(n / 160),)."""
+    """Level in dB of full scale for every row of TRACK_RATE, (ceil(n / 160),), of the first difference of the sound.
+
+    Hum and rumble carry no speech, and the difference weakens them.
+    """
     rows = -(-len(samples) // _HOP)
-    padded = np.pad(samples, (0, rows * _HOP - len(samples)))
-    # First difference: hum and rumble carry no speech.
-    edged = np.diff(padded, prepend=padded[:1])
-    power = np.square(edged.reshape(rows, _HOP)).mean(axis=1) if rows else np.zeros(0)
+    power = np.zeros(rows)
+    for start in range(0, rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, rows)
+        piece = samples[max(start * _HOP - 1, 0) : stop * _HOP]
+        edged = np.diff(piece, prepend=piece[:1]) if start == 0 else np.diff(piece)
+        edged = np.pad(edged, (0, (stop - start) * _HOP - len(edged))).reshape(-1, _HOP)
+        power[start:stop] = np.einsum("ij,ij->i", edged, edged) / _HOP
     return np.asarray(10 * np.log10(power + 1e-12), np.float32)
 
 

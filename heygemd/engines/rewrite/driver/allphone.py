@@ -49,14 +49,14 @@ def chunks(samples: NDArray[np.float32]) -> list[tuple[int, int]]:
     return [*spans, (start, len(samples))]
 
 
-def recognise(samples: NDArray[np.float32]) -> list[TimedSound]:
-    """Sounds of (n,) float32 speech at 16 kHz, in order of time. Memory is bounded by the chunk, not by the speech."""
+def recognise(samples: NDArray[np.float32], gain: float = 1.0) -> list[TimedSound]:
+    """Sounds of (n,) float32 speech at 16 kHz times `gain`, in order of time. Memory is bounded by the chunk."""
     found: list[TimedSound] = []
     decoder = _decoder()  # a fresh one each time: its estimate of the channel outlives an utterance
     for start, end in chunks(samples):
         if end - start < SPEECH_RATE // 20:  # under 50 ms there is no frame to decode
             continue
-        pcm = np.clip(samples[start:end] * 32767, -32768, 32767).astype("<i2")
+        pcm = np.clip(samples[start:end] * np.float32(gain * 32767), -32768, 32767).astype("<i2")
         decoder.start_utt()
         decoder.process_raw(pcm.tobytes(), no_search=False, full_utt=True)
         decoder.end_utt()

@@ -45,17 +45,21 @@ def _filters() -> Floats:
     return np.asarray(weights / np.maximum(weights.sum(axis=0), 1e-9), np.float32)
 
 
-def log_mel(samples: Floats) -> Floats:
-    """(rows, 40) float32 natural-log band powers; rows = ceil(n / 320). Memory beside the result is one block's."""
+def log_mel(samples: Floats, gain: float = 1.0) -> Floats:
+    """(rows, 40) float32 natural-log band powers of `samples` times `gain`; rows = ceil(n / 320).
+
+    Memory beside the result is one block's.
+    """
     rows = -(-len(samples) // (2 * _HOP))
     window = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
     half = _WINDOW // 2
-    padded = np.zeros(rows * 2 * _HOP + _WINDOW, np.float32)
-    padded[half : half + len(samples)] = samples
     found = np.empty((rows, NUM_BANDS), np.float32)
     for start in range(0, rows, _BLOCK_ROWS):
         count = min(_BLOCK_ROWS, rows - start)
-        piece = padded[start * 2 * _HOP : (start + count) * 2 * _HOP - _HOP + _WINDOW]
+        first = start * 2 * _HOP - half
+        last = (start + count) * 2 * _HOP - _HOP + _WINDOW - half
+        inside = samples[max(first, 0) : last] * np.float32(gain)
+        piece = np.pad(inside, (max(-first, 0), last - max(first, 0) - len(inside)))
         frames = np.lib.stride_tricks.sliding_window_view(piece, _WINDOW)[::_HOP]
         power = np.abs(np.fft.rfft(frames * window, _FFT)).astype(np.float32) ** 2
         bands = np.log(power @ _filters() + _FLOOR)

@@ -50,7 +50,7 @@ def tracks_of(evidence: Evidence, personal: PersonalDriver | None) -> Tracks:
     teeth = (at_rate(heard.teeth, rows, TRACK_RATE) + table.teeth) / 2
     return Tracks(
         opening=motion[:, 0],
-        width=np.clip(motion[:, 1] * _WIDTH_SPREAD * (0.5 + 0.5 * trust), -1, 1).astype(np.float32),
+        width=np.asarray(motion[:, 1] * _WIDTH_SPREAD * (0.5 + 0.5 * trust), np.float32),
         closure=np.clip(_CLOSURE_GAIN * (sure - _CLOSURE_DOUBT), 0, 1).astype(np.float32),
         teeth=np.clip(teeth, 0, 1).astype(np.float32),
         activity=evidence.active,

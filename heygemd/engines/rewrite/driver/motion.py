@@ -24,6 +24,7 @@ _TOP_OPENING = 0.8
 SPEAKERS_RANGE = (0.04, 0.70)
 """The 10th and 90th percentile of real speakers' opening, closed at 0, their 95th percentile at 0.8."""
 
+_KNEE = 0.8
 _TENTH = 1.28  # deviations from the mean to the 10th and 90th percentile
 _TRUSTED_ROWS = 300  # three seconds of speech; below that the typical range counts too
 
@@ -84,7 +85,7 @@ def scaled_known(opening: Floats, activity: Floats) -> tuple[Floats, float]:
     measured = float(np.percentile(spoken, _TOP_PERCENTILE)) if len(spoken) else _TYPICAL_TOP
     top = trust * measured + (1 - trust) * _TYPICAL_TOP
     span = max(top - CLOSED_OPENING, 0.3)
-    return np.clip((opening - CLOSED_OPENING) / span * _TOP_OPENING, 0, 1).astype(np.float32), top
+    return eased(np.maximum((opening - CLOSED_OPENING) / span * _TOP_OPENING, 0)), top
 
 
 def scaled_speech(opening: Floats, own_range: tuple[float, float] | None) -> Floats:
@@ -93,7 +94,14 @@ def scaled_speech(opening: Floats, own_range: tuple[float, float] | None) -> Flo
     `own_range`: the 10th and 90th percentile of a person's measured opening, else those of most speakers.
     """
     low, high = own_range or SPEAKERS_RANGE
-    return np.asarray(np.clip(low + (high - low) * (opening + _TENTH) / (2 * _TENTH), 0, 1), np.float32)
+    return eased(np.maximum(low + (high - low) * (opening + _TENTH) / (2 * _TENTH), 0))
+
+
+def eased(values: Floats) -> Floats:
+    """Values beyond ±0.8 bent so that they stay within ±1: a mouth slows towards its limit, it does not hit one."""
+    over = np.maximum(np.abs(values) - _KNEE, 0)
+    bent = _KNEE + (1 - _KNEE) * np.tanh(over / (1 - _KNEE))
+    return np.asarray(np.where(over > 0, np.sign(values) * bent, values), np.float32)
 
 
 def motion_of(
@@ -110,7 +118,7 @@ def motion_of(
     return MouthMotion(
         fps=fps,
         opening=np.clip(opening, 0, 1),
-        width=np.clip(sampled(tracks.width, num_frames, fps, lead), -1, 1) * active,
+        width=eased(sampled(tracks.width, num_frames, fps, lead)) * active,
         closure=closure * active,
         teeth=np.clip(sampled(tracks.teeth, num_frames, fps, lead), 0, 1) * active * (1 - closure),
         activity=active,

@@ -35,9 +35,9 @@ def _weights() -> dict[str, np.ndarray]:
         return {k: data[k].astype(np.float32) if data[k].dtype == np.float16 else data[k] for k in data.files}
 
 
-def hear(samples: Floats) -> Heard:
-    """What the network makes of (n,) float32 speech at 16 kHz. Works in blocks of a minute."""
-    return run(normalised(log_mel(samples)), _weights())
+def hear(samples: Floats, gain: float = 1.0) -> Heard:
+    """What the network makes of (n,) float32 speech at 16 kHz times `gain`. Works in blocks of a minute."""
+    return run(normalised(log_mel(samples, gain)), _weights())
 
 
 def run(features: Floats, weights: dict[str, np.ndarray]) -> Heard:
