@@ -63,8 +63,6 @@ def join(
         "map_metadata": -1,
         "map_chapters": -1,
     }
-    if tags:
-        options["metadata"] = [f"{key}={value}" for key, value in tags.items()]
     streams = [picture]
     if audio is not None:
         track = audio_track(audio, origin_seconds=audio_origin_seconds, limits=limits, log=log)
@@ -76,11 +74,10 @@ def join(
             **({"acodec": "alac"} if lossless else {"acodec": "aac", "b:a": "192k"}),
         }
     argv = (
-        ffmpeg.output(*streams, f"file:{out.absolute()}", **options)
-        .global_args(*GLOBAL_ARGUMENTS)
-        .overwrite_output()
-        .compile()
+        ffmpeg.output(*streams, input_url(out), **options).global_args(*GLOBAL_ARGUMENTS).overwrite_output().compile()
     )
+    place = argv.index(input_url(out))  # ffmpeg-python cannot repeat an option
+    argv[place:place] = [part for key, value in (tags or {}).items() for part in ("-metadata", f"{key}={value}")]
     with Child(argv, stdout=False, log=log) as child:
         status = child.wait()
         if status != 0:
