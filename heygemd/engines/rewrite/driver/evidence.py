@@ -46,7 +46,7 @@ class Evidence:
 
 
 def gather(samples: Floats) -> Evidence:
-    """Evidence of (n,) float32 speech at 16 kHz. Rows cover the sound; memory beside it is about half a gigabyte for an hour."""
+    """Evidence of (n,) float32 speech at 16 kHz. Half a gigabyte beside the sound for an hour."""
     gain = level_gain(samples)
     heard = hear(samples, gain)
     rows = len(heard.opening) * TRACK_RATE // FEATURE_RATE
