@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 Image = NDArray[np.float32]
 
 CENTRE = (0.5, 0.725)
-RADII = (0.41, 0.255)
-FEATHER = 0.38
+RADII = (0.43, 0.255)
+FEATHER = 0.34
 """The region in widths and heights of the crop: a rounded rectangle over mouth, lower cheeks and chin, and the share of
 its radius that the edge takes to fade. It ends inside the crop on all sides."""
 ROUNDNESS = 2.6

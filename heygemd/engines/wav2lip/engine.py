@@ -14,7 +14,7 @@ from heygemd.core.errors import CheckpointError, EngineUnavailableError
 from heygemd.core.options import Options
 from heygemd.engines.base import Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
 from heygemd.engines.wav2lip.container import read_shapes
-from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes
+from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, preferred_precisions
 from heygemd.engines.wav2lip.variants import Variant, recognise, strip_prefix
 
 S3FD = "s3fd-619a316812.pth"
@@ -35,7 +35,7 @@ class Wav2LipEngine:
 
     name: ClassVar[str] = "wav2lip"
     description: ClassVar[str] = "the Wav2Lip networks (96, compressed, 256, 288), with the operator's checkpoint"
-    precisions: ClassVar[tuple[str, ...]] = ("bfloat16", "float32")
+    precisions: ClassVar[tuple[str, ...]] = preferred_precisions()
     needs_checkpoint: ClassVar[bool] = True
     best_batch: ClassVar[dict[str, int]] = BEST_BATCH
 

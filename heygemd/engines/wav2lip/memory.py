@@ -1,8 +1,9 @@
-"""How many bytes a render takes, from the table of the network. No torch in here."""
+"""How many bytes a render takes, in which batches and precision, from the table of the network. No torch in here."""
 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from heygemd.engines.base import MemoryQuery
 from heygemd.engines.wav2lip.variants import HD256, VARIANTS, Variant, variant_named
@@ -13,6 +14,23 @@ SMALLEST_BATCH = {"cpu": 2, "cuda": 1}
 """oneDNN goes another way for a single frame, and its last bits differ: a split render would not equal the whole."""
 
 MIB = 1 << 20
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16 itself (AVX512-BF16 or AMX); elsewhere it is emulated, and slow."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return any(f" {name}" in flags for name in ("avx512_bf16", "amx_bf16"))
+
+
+def preferred_precisions() -> tuple[str, ...]:
+    """Best first. bfloat16 wherever something here computes in it: its error is far below what an encoder does."""
+    if cpu_has_bfloat16() or Path("/proc/driver/nvidia/version").exists():
+        return ("bfloat16", "float32")
+    return ("float32", "bfloat16")
 
 
 def compute_batch(device: str, frames: int) -> int:
@@ -70,7 +88,8 @@ def predict_bytes(query: MemoryQuery) -> int:
     if query.device == "cuda":
         # Context and cuDNN's kernels, workspaces up to the activations again; weights twice while they change layout.
         return 600 * MIB + 2 * weights * width_bytes + 2 * activations
-    # torch itself; the file's float32 beside the network's while it is made; oneDNN's copies in its own layout.
+    # torch itself; three float32 copies of the weights (the public files carry Adam's two moments, and are read whole;
+    # once they are gone, oneDNN's copies in its own layout take their place). 1.2 to 1.5 times what was measured.
     # A region is at most about a third of the frame, and takes float32 picture, patch and mask: 28 bytes a pixel.
     regions = query.batch * query.width * query.height // 3 * 28
-    return 330 * MIB + weights * (4 + 2 * width_bytes) + 2 * activations + regions
+    return 330 * MIB + 12 * weights + 2 * activations + regions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,6 @@ from heygemd.engines.wav2lip.loading import load_generator
 from heygemd.engines.wav2lip.memory import compute_batch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@cache
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16 itself (AVX512-BF16 or AMX); elsewhere it is emulated, and slow."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return any(f" {name}" in flags for name in ("avx512_bf16", "amx_bf16"))
 
 
 class Runtime:

@@ -49,8 +49,8 @@ def seeded(name: str, folder: Path) -> Path:
         net = BlazeFace(back_model=name == "blazeface_back")
         anchors = np.random.default_rng(0).uniform(0.2, 0.8, (896, 4)).astype(np.float32)
         np.save(folder / ("anchorsback.npy" if name == "blazeface_back" else "anchors.npy"), anchors)
-    # With random numbers everything looks like a face, and face-alignment goes through its candidates one by one, or for
-    # ever: these networks see nothing.
+    # With random numbers everything looks like a face, and face-alignment goes through its candidates one by one, or
+    # for ever: these networks see nothing.
     for key, parameter in net.named_parameters():
         parameter.data.mul_(0.1)
         if key.startswith("classifier") and key.endswith("bias"):
