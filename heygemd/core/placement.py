@@ -1,29 +1,28 @@
-"""Placement: which waiting task goes to which device now. Pure: state in, decisions out.
+"""Placement: which waiting task goes to which device now. Pure: offers and time in, decisions out.
 
-Memory is an integer. Ask (`fits`), then take (`reserve`), and release when the worker has been reaped.
+Order: whole steps of effective priority, then the folder that holds least (fair share), then age, then order in the
+job. Tasks of one folder and priority stand in one line; the line gains a step of priority for every `aging_seconds`
+that it has not been served, so nothing starves, and a flood that is served all the time gains none.
+
+One decision costs the number of lines and the logarithm of devices and tasks, however many tasks wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
+from heygemd.core.capacity import Capacity, Device, Reservation
 
-@dataclass(frozen=True)
-class Device:
-    """A device's budget for renders. `slots`: workers that may run on it at once."""
-
-    name: str  # "cpu", "cuda:0"
-    kind: str  # "cpu", "cuda"
-    total_bytes: int
-    budget_bytes: int
-    slots: int
-    threads: int = 1  # CPU threads for each of its workers
+__all__ = ["Capacity", "Device", "Placement", "Request", "Reservation", "Scheduler"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One task that waits. `needs`: bytes by device kind; a kind that is not there cannot take it."""
+    """One task that waits. `needs`: by device kind, the bytes of each way to do it, the largest first; a kind that is
+    not there cannot take it. `alone`: only where nothing else runs. `avoid`: names of devices to pass by."""
 
     id: str
     job_id: str
@@ -31,97 +30,192 @@ class Request:
     priority: int
     waiting_since_seconds: float
     order: int  # within the job
-    needs: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Reservation:
-    request_id: str
-    device: str
-    job_id: str
-    folder: str
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Who holds what. Changed only by `reserve` and `release`; the sum on a device never exceeds its budget."""
-
-    reservations: Mapping[str, Reservation] = field(default_factory=dict)
-
-    def used_bytes(self, device: str) -> int:
-        return sum(r.num_bytes for r in self.reservations.values() if r.device == device)
-
-    def used_slots(self, device: str) -> int:
-        return sum(1 for r in self.reservations.values() if r.device == device)
-
-    def fits(self, device: Device, num_bytes: int) -> bool:
-        free = device.budget_bytes - self.used_bytes(device.name)
-        return num_bytes <= free and self.used_slots(device.name) < device.slots
-
-    def reserve(self, device: Device, request: Request) -> Ledger:
-        if request.id in self.reservations:
-            raise ValueError(f"{request.id} holds a reservation already")
-        num_bytes = request.needs[device.kind]
-        if not self.fits(device, num_bytes):
-            raise ValueError(f"{request.id} does not fit on {device.name}")
-        taken = Reservation(request.id, device.name, request.job_id, request.folder, num_bytes)
-        return replace(self, reservations={**self.reservations, request.id: taken})
-
-    def release(self, request_id: str) -> Ledger:
-        return replace(self, reservations={k: v for k, v in self.reservations.items() if k != request_id})
+    needs: Mapping[str, tuple[int, ...]]
+    alone: bool = False
+    avoid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Placement:
+    """`step`: which of the request's needs for this device's kind was reserved."""
+
     request: Request
     device: Device
+    step: int
+    num_bytes: int
 
 
-def effective_priority(request: Request, now_seconds: float, aging_seconds: float) -> float:
-    """Priority plus one step for every `aging_seconds` of waiting: nothing starves."""
-    return request.priority + max(0.0, now_seconds - request.waiting_since_seconds) / aging_seconds
+_Shape = tuple[tuple[tuple[str, int], ...], bool, frozenset[str]]
+"""Requests of one shape fit and fail to fit alike."""
 
 
-def place(
-    requests: Iterable[Request],
-    devices: Iterable[Device],
-    ledger: Ledger,
-    *,
-    now_seconds: float,
-    aging_seconds: float,
-) -> tuple[list[Placement], Ledger]:
-    """Give free device slots to the waiting tasks that deserve them most.
+@dataclass
+class _Line:
+    """Waiting tasks of one folder and priority, by shape."""
 
-    Order: whole steps of effective priority, then the folder that holds least (fair share), then age, then order in
-    the job. A task that fits a device's budget but not what is free there now keeps that device from later tasks of
-    the same or lower step, so a large one is not starved by small ones.
-    """
-    waiting = list(requests)
-    placed: list[Placement] = []
-    blocked: set[str] = set()
-    devices = list(devices)
-    held: dict[str, int] = {}
-    for reservation in ledger.reservations.values():
-        held[reservation.folder] = held.get(reservation.folder, 0) + 1
+    folder: str
+    priority: int
+    served_seconds: float = -math.inf
+    heaps: dict[_Shape, list[tuple[float, int, int, str]]] = field(default_factory=dict)
 
-    def rank(request: Request) -> tuple[float, int, float, int]:
-        step = int(effective_priority(request, now_seconds, aging_seconds))
-        return (-step, held.get(request.folder, 0), request.waiting_since_seconds, request.order)
 
-    while waiting:
-        request = min(waiting, key=rank)
-        waiting.remove(request)
-        able = [d for d in devices if d.kind in request.needs and request.needs[d.kind] <= d.budget_bytes]
-        free = [d for d in able if d.name not in blocked and ledger.fits(d, request.needs[d.kind])]
-        if not free:
-            # Only memory holds it back, not slots: wait for that memory instead of feeding smaller tasks forever.
-            blocked.update(d.name for d in able if ledger.used_slots(d.name) < d.slots)
-            if all(ledger.used_slots(d.name) >= d.slots or d.name in blocked for d in devices):
+class Scheduler:
+    """Waiting requests, reservations, and who comes next. `offer`, `decide`, `release`; not thread-safe."""
+
+    def __init__(self, devices: Iterable[Device] = (), *, aging_seconds: float) -> None:
+        self.aging_seconds = aging_seconds
+        self.capacity = Capacity(devices)
+        self._waiting: dict[str, tuple[int, Request]] = {}  # with the number of the offer
+        self._running: dict[str, Request] = {}
+        self._lines: dict[tuple[str, int], _Line] = {}
+        self._holding: dict[str, int] = {}  # reservations by folder
+        self._claims: dict[str, str] = {}  # device → request that it is kept for
+        self._warm: dict[str, str] = {}  # job → device that last took a task of it
+        self._offers = 0
+
+    def offer(self, request: Request) -> None:
+        """It waits from now on. One with the same id takes the place of the former."""
+        if request.id in self._running:
+            raise ValueError(f"{request.id} holds a reservation already")
+        known = self._waiting.get(request.id)
+        if known is not None and known[1] == request:
+            return
+        self._offers += 1
+        self._waiting[request.id] = self._offers, request
+        line = self._lines.setdefault((request.folder, request.priority), _Line(request.folder, request.priority))
+        entry = (request.waiting_since_seconds, request.order, self._offers, request.id)
+        heappush(line.heaps.setdefault(_shape(request), []), entry)
+
+    def withdraw(self, request_id: str) -> None:
+        """It does not wait any more. Unknown ids are ignored."""
+        self._waiting.pop(request_id, None)
+
+    def waiting(self) -> Iterator[Request]:
+        return (request for _, request in self._waiting.values())
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def release(self, request_id: str) -> None:
+        """Its worker has answered. Unknown ids are ignored."""
+        request = self._running.pop(request_id, None)
+        if request is not None:
+            self.capacity.release(request_id)
+            self._holding[request.folder] -= 1
+            if not self._holding[request.folder]:
+                del self._holding[request.folder]
+
+    def set_devices(self, devices: Iterable[Device]) -> None:
+        self.capacity.set_devices(devices)
+        for name in [name for name in self._claims if name not in self.capacity.devices]:
+            del self._claims[name]
+
+    def decide(self, now_seconds: float) -> list[Placement]:
+        """Give free slots to the waiting tasks that deserve them most, and reserve.
+
+        A task that some device could take, but not now, keeps the emptiest such device from the tasks after it, so a
+        large one is not starved by small ones.
+        """
+        placed = self._settle_claims(now_seconds)
+        blocked: set[_Shape] = set()
+        while self.capacity.any_free_slot:
+            best = self._next(now_seconds, blocked)
+            if best is None:
                 break
-            continue
-        device = max(free, key=lambda d: (d.kind == "cuda", d.budget_bytes - ledger.used_bytes(d.name)))
-        ledger = ledger.reserve(device, request)
-        held[request.folder] = held.get(request.folder, 0) + 1
-        placed.append(Placement(request, device))
-    return placed, ledger
+            shape, request = best
+            found = self.capacity.find(
+                request.needs, alone=request.alone, avoid=request.avoid, prefer=self._warm.get(request.job_id)
+            )
+            if found is None:
+                blocked.add(shape)
+                self._claim(request)
+            else:
+                placed.append(self._take(request, *found, now_seconds))
+        return placed
+
+    def _next(self, now_seconds: float, blocked: set[_Shape]) -> tuple[_Shape, Request] | None:
+        best: tuple[tuple[float, int, float, int, int], _Shape, Request] | None = None
+        for key, line in list(self._lines.items()):
+            for shape, heap in list(line.heaps.items()):
+                if shape in blocked:
+                    continue
+                request = self._head(heap)
+                if request is None:
+                    del line.heaps[shape]
+                    continue
+                since = max(request.waiting_since_seconds, line.served_seconds)
+                step = math.floor(line.priority + max(0.0, now_seconds - since) / self.aging_seconds)
+                age, order, number, _ = heap[0]
+                rank = (-step, self._holding.get(line.folder, 0), age, order, number)
+                if best is None or rank < best[0]:
+                    best = rank, shape, request
+            if not line.heaps and now_seconds - line.served_seconds > self.aging_seconds:
+                del self._lines[key]
+        return None if best is None else best[1:]
+
+    def _head(self, heap: list[tuple[float, int, int, str]]) -> Request | None:
+        while heap:
+            _, _, number, request_id = heap[0]
+            entry = self._waiting.get(request_id)
+            if entry is not None and entry[0] == number:
+                return entry[1]
+            heappop(heap)  # withdrawn, placed or offered anew
+        return None
+
+    def _take(self, request: Request, name: str, step: int, now_seconds: float) -> Placement:
+        device = self.capacity.devices[name]
+        num_bytes = device.budget_bytes if request.alone else request.needs[device.kind][step]
+        self.capacity.reserve(request.id, name, num_bytes)
+        del self._waiting[request.id]
+        self._running[request.id] = request
+        self._holding[request.folder] = self._holding.get(request.folder, 0) + 1
+        self._lines[request.folder, request.priority].served_seconds = now_seconds
+        self._remember(request.job_id, name)
+        for claimed in [device for device, owner in self._claims.items() if owner == request.id]:
+            del self._claims[claimed]
+            self.capacity.unhold(claimed)
+        return Placement(request, device, step, num_bytes)
+
+    def _settle_claims(self, now_seconds: float) -> list[Placement]:
+        """Claims whose device has drained are placed; those that cannot come true are dropped."""
+        placed: list[Placement] = []
+        for name, owner in list(self._claims.items()):
+            entry = self._waiting.get(owner)
+            if entry is None or not self.capacity.is_able(name, entry[1].needs):
+                del self._claims[name]
+                self.capacity.unhold(name)
+                continue
+            step = self.capacity.step_on(name, entry[1].needs, entry[1].alone)
+            if step is not None:
+                placed.append(self._take(entry[1], name, step, now_seconds))
+        return placed
+
+    def _claim(self, request: Request) -> None:
+        """Keep a device for it: the one with most left among those that lack only memory. One device a shape."""
+        shape = _shape(request)
+        for owner in self._claims.values():
+            entry = self._waiting.get(owner)
+            if owner == request.id or (entry is not None and _shape(entry[1]) == shape):
+                return
+        lacking = [
+            name
+            for name in self.capacity.with_free_slots()
+            if name not in request.avoid and self.capacity.is_able(name, request.needs)
+        ]
+        if lacking:
+            name = max(lacking, key=self.capacity.free_bytes)
+            self._claims[name] = request.id
+            self.capacity.hold(name)
+
+    def _remember(self, job_id: str, name: str) -> None:
+        self._warm.pop(job_id, None)
+        self._warm[job_id] = name
+        if len(self._warm) > 4096:
+            del self._warm[next(iter(self._warm))]
+
+
+def _shape(request: Request) -> _Shape:
+    """Needs within a tenth of each other count as the same."""
+    sizes = tuple(sorted((kind, int(7 * math.log2(max(1, steps[-1])))) for kind, steps in request.needs.items()))
+    return sizes, request.alone, request.avoid

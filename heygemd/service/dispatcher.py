@@ -17,6 +17,8 @@ from heygemd.core.job import Job, JobState
 from heygemd.core.placement import Device
 from heygemd.core.retry import decide
 from heygemd.files import remove_tree
+from heygemd.gpu.calibration import CalibrationStore
+from heygemd.gpu.watch import DeviceWatch
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
 from heygemd.service.door import Delivery, Door, InputGoneError
@@ -45,6 +47,8 @@ class Dispatcher:
         log: LogEvent,
         clock: Callable[[], float] = time.time,
         status_seconds: float = 1.0,
+        calibration: CalibrationStore | None = None,
+        watch: DeviceWatch | None = None,
     ) -> None:
         self._journal = journal
         self._door = door
@@ -61,6 +65,8 @@ class Dispatcher:
             log=log,
             clock=clock,
             pause=lambda reason, seconds: self.pause(reason, for_seconds=seconds),
+            calibration=calibration,
+            watch=watch,
         )
         self._queued: dict[str, Job] = {}
         self._active: dict[str, ActiveJob] = {}
@@ -234,7 +240,7 @@ class Dispatcher:
         elif kind == "stage":
             active.attempts += 1
             attempts = self.settings.scheduler.attempts
-            decision = decide(error, attempt=active.attempts, max_attempts=attempts, batch=1)
+            decision = decide(error, attempt=active.attempts, max_attempts=attempts)
             active.not_before_seconds = now + decision.wait_seconds
             if decision.action == "fail":
                 active.error = error

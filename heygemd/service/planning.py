@@ -1,39 +1,102 @@
-"""From a prepared item to its plan: the pure planner, fed with the engine's memory predictions."""
+"""From a prepared item to its plan: the pure planner, fed with formulas and what measurements taught."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from heygemd.core.placement import Device
-from heygemd.core.plan import DeviceOffer, Plan, PlanRequest, choose_batch, cut
+from heygemd.core.capacity import Device
+from heygemd.core.memory import Calibration, Estimate, Load, Picture, bytes_per_pixel, pipeline_bytes, size_class
+from heygemd.core.plan import DeviceOffer, Plan, PlanRequest, choices, cut, expected, monotone
 from heygemd.core.settings import SchedulerSettings
 from heygemd.work.item import ItemFolder, Prepared
 
-CPU_BATCH = 8
-"""Largest batch on a CPU: beyond it only memory grows (docs/performance.md)."""
+BEST_BATCH = {"cpu": 8, "cuda": 64}
+"""Beyond it only memory grows (docs/scheduling.md)."""
 
 
-def plan_item(prepared: Prepared, folder: ItemFolder, devices: Sequence[Device], settings: SchedulerSettings) -> Plan:
+class ItemMemory:
+    """The memory model at one item's resolution. `threads`: of a CPU worker's encoder."""
+
+    def __init__(self, prepared: Prepared, calibration: Calibration, threads: int = 1) -> None:
+        video = prepared.video
+        self._prepared = prepared
+        self._calibration = calibration
+        self._threads = threads
+        self.picture = Picture(video.width, video.height, bytes_per_pixel(video.pix_fmt, video.bit_depth))
+
+    def load(self, kind: str, precision: str, batch: int) -> Load:
+        variant = str(self._prepared.summary.get("variant", ""))
+        return Load(self._prepared.engine, variant, kind, precision, size_class(self.picture), batch)
+
+    def formula_bytes(self, kind: str, precision: str, batch: int) -> int:
+        """The engine's part, and on a CPU the pipeline's: on a GPU lies nothing else of it."""
+        engine = self._prepared.predict(kind, precision, batch)
+        return engine + (pipeline_bytes(self.picture, batch, self._threads) if kind == "cpu" else 0)
+
+    def estimate(self, kind: str, precision: str, batch: int) -> Estimate:
+        return self._calibration.estimate(self.load(kind, precision, batch), self.formula_bytes(kind, precision, batch))
+
+
+def cpu_threads(devices: Sequence[Device]) -> int:
+    """Of the CPU workers among the devices."""
+    return max((device.threads for device in devices if device.kind == "cpu"), default=1)
+
+
+def plan_item(
+    prepared: Prepared,
+    folder: ItemFolder,
+    devices: Sequence[Device],
+    settings: SchedulerSettings,
+    calibration: Calibration | None = None,
+) -> Plan:
     """Raises CannotFitError when no device can render the item even at its smallest."""
-    precisions = tuple(dict.fromkeys(point.precision for point in prepared.memory))
-    offers = tuple(
-        DeviceOffer(d.kind, d.budget_bytes, precisions, CPU_BATCH if d.kind == "cpu" else 128) for d in devices
-    )
-    size = f"{prepared.video.width}x{prepared.video.height}"
-    offer, batch, precision, num_bytes = choose_batch(prepared.predict, offers, what=f"a {size} render")
+    memory = ItemMemory(prepared, calibration or Calibration(), cpu_threads(devices))
+    offers = _offers(prepared, devices)
+    video = prepared.video
+    found = choices(memory.estimate, offers, what=f"a {video.width}x{video.height} render")
     request = PlanRequest(
         prepared.num_frames,
         prepared.fps,
-        prepared.video.width,
-        prepared.video.height,
+        video.width,
+        video.height,
         settings.segment_seconds,
         settings.max_segment_frames,
         folder.load_arrays("cuts")["cost"],
+        settings.max_segment_megapixels * 10**6,
     )
-    return Plan(cut(request), batch, precision, num_bytes, offer.kind)
+    best = expected(found, offers)
+    return Plan(cut(request), best.batch, best.precision, best.predicted_bytes, best.kind, found)
 
 
-def with_batch(plan: Plan, prepared: Prepared, batch: int) -> Plan:
-    """The same segments with a smaller batch: the first rung of the out-of-memory ladder."""
-    return replace(plan, batch=batch, predicted_bytes=prepared.predict(plan.device_kind, plan.precision, batch))
+def _offers(prepared: Prepared, devices: Sequence[Device]) -> tuple[DeviceOffer, ...]:
+    precisions = {
+        kind: tuple(dict.fromkeys(point.precision for point in prepared.memory if point.device == kind))
+        for kind in {point.device for point in prepared.memory}
+    }
+    return tuple(
+        DeviceOffer(d.kind, d.budget_bytes, precisions[d.kind], BEST_BATCH[d.kind], d.slots)
+        for d in devices
+        if d.kind in precisions
+    )
+
+
+def with_estimates(plan: Plan, prepared: Prepared, devices: Sequence[Device], calibration: Calibration) -> Plan:
+    """The same choices with the bytes that the calibration gives them now.
+
+    What was admitted stays possible: where even the smallest is now thought too large, it gets all of the largest
+    device, and is tried.
+    """
+    memory = ItemMemory(prepared, calibration, cpu_threads(devices))
+    most: dict[str, int] = {}
+    for device in devices:
+        most[device.kind] = max(most.get(device.kind, 0), device.budget_bytes)
+    least = {kind: plan.of_kind(kind)[-1] for kind in plan.needs}
+    updated = []
+    for choice in plan.choices:
+        estimate = memory.estimate(choice.kind, choice.precision, choice.batch)
+        reserved = estimate.reserved_bytes
+        if choice == least[choice.kind] and most.get(choice.kind):
+            reserved = min(reserved, most[choice.kind])
+        updated.append(replace(choice, predicted_bytes=estimate.predicted_bytes, reserved_bytes=reserved))
+    return replace(plan, choices=monotone(updated))

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from heygemd.core.errors import HeygemdError
+from heygemd.core.capacity import Device
+from heygemd.core.errors import HeygemdError, OutOfMemoryError, WorkerDiedError
 from heygemd.core.job import Job
 from heygemd.core.options import Options
-from heygemd.core.placement import Device, Ledger, Request, place
-from heygemd.core.retry import decide
+from heygemd.core.placement import Placement, Request
+from heygemd.core.plan import Choice, Plan
+from heygemd.core.retry import Decision, Rung, decide
 from heygemd.core.task import Message, Task
+from heygemd.gpu.calibration import CalibrationStore
+from heygemd.gpu.watch import DeviceWatch
 from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.door import ClaimKey
-from heygemd.service.planning import plan_item, with_batch
+from heygemd.service.estimates import Estimates
+from heygemd.service.fleet import Fleet, LogEvent
+from heygemd.service.planning import cpu_threads, plan_item, with_estimates
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, finish_task, prepare_task, render_task
 from heygemd.work.executor import Executor
 
-LogEvent = Callable[..., None]
-"""log_event(name, **fields) of ops.logs, with its logger bound."""
+__all__ = ["Ledgerbook", "LogEvent", "TaskRunner"]
 
 
 class Ledgerbook(Protocol):
@@ -46,9 +51,21 @@ class _Running:
     item: ActiveItem
     key: str
     device: Device
+    reserved_bytes: int
+    choice: Choice | None = None  # of a render
+
+    @property
+    def number(self) -> int:
+        """Of the segment; only for a render."""
+        return int(self.key.removeprefix("render:"))
 
 
-_REASONS = {"retry": "trying again can help", "smaller": "with half the batch"}
+_REASONS = {
+    "retry": "trying again can help",
+    "smaller": "with half the batch",
+    "split": "as two segments of half the length",
+    "alone": "with the smallest batch and the whole device to itself",
+}
 
 
 class TaskRunner:
@@ -65,21 +82,26 @@ class TaskRunner:
         log: LogEvent,
         clock: Callable[[], float],
         pause: Callable[[str, float], None],
+        calibration: CalibrationStore | None = None,
+        watch: DeviceWatch | None = None,
     ) -> None:
         self.settings = settings
         self._journal = journal
         self._executor = executor
-        self._render_devices = tuple(devices)
-        self._devices = tuple(devices) if any(d.name == host.name for d in devices) else (*devices, host)
         self._log = log
         self._clock = clock
         self._pause = pause
-        self._ledger = Ledger()
+        self._store = calibration or CalibrationStore(None, {})
+        aging_seconds = settings.scheduler.aging_seconds
+        self._fleet = Fleet(devices, host, executor, aging_seconds=aging_seconds, log=log, watch=watch)
+        self._estimates = Estimates(self._store, cpu_threads((*devices, host)), log)
         self._running: dict[str, _Running] = {}
+        self._tries: dict[str, list[dict[str, Any]]] = {}  # what went wrong so far, by task
+        self._told_waiting: set[str] = set()
 
     @property
     def num_slots(self) -> int:
-        return sum(device.slots for device in self._devices)
+        return self._fleet.num_slots
 
     @property
     def num_running(self) -> int:
@@ -95,106 +117,153 @@ class TaskRunner:
 
     def close(self) -> None:
         self._executor.close()
+        self._store.close()
+
+    # ---- planning ----
 
     def plan(self, active: ActiveJob, item: ActiveItem) -> None:
         """Plan a prepared item, or load its plan and what of it is done."""
         try:
             item.prepared = item.folder.load_prepared()
-            item.plan = item.folder.load_plan()
-            if item.plan is None:
-                item.plan = plan_item(item.prepared, item.folder, self._render_devices, self.settings.scheduler)
-                item.folder.save_plan(item.plan)
-                self._journal.set_plan(active.job.id, item.item.name, [asdict(s) for s in item.plan.segments])
+            plan = item.folder.load_plan()
+            if plan is None or not plan.choices:
+                fresh = plan_item(
+                    item.prepared, item.folder, self._offers(), self.settings.scheduler, self._store.calibration
+                )
+                plan = fresh if plan is None else replace(fresh, segments=plan.segments)
+                self._set_plan(active, item, plan)
                 self._log(
                     "job.planned",
                     **active.job.log_context(),
                     item=item.item.name,
-                    segments=len(item.plan.segments),
+                    segments=len(plan.segments),
                     frames=item.prepared.num_frames,
-                    batch=item.plan.batch,
-                    precision=item.plan.precision,
-                    predicted_bytes=item.plan.predicted_bytes,
+                    batch=plan.batch,
+                    precision=plan.precision,
+                    predicted_bytes=plan.predicted_bytes,
                     engine=item.prepared.engine,
                     reason=item.prepared.engine_reason,
                 )
+            item.plan = plan
         except HeygemdError as error:
             item.error = error
             return
         item.segment_stats = dict(self._journal.segment_stats(active.job.id, item.item.name))
-        item.done_segments = {s.number for s in item.plan.segments if item.folder.segment(s.number).exists()}
+        item.done_segments = {s.number for s in plan.segments if item.folder.segment(s.number).exists()}
         item.result = item.folder.load_result()
+
+    def _offers(self) -> tuple[Device, ...]:
+        """What a plan may count on: the devices of now, those that are away for a moment, and the way out."""
+        here = {d.name: d for d in self._fleet.renders}
+        found = tuple(here.get(d.name, d) for d in self._fleet.configured)
+        return (*found, self._fleet.host) if self.settings.scheduler.cpu_fallback else found
+
+    def _kinds(self) -> tuple[str, ...]:
+        return tuple(sorted({d.kind for d in self._offers()}))
+
+    def _set_plan(self, active: ActiveJob, item: ActiveItem, plan: Plan) -> None:
+        item.plan = plan
+        item.folder.save_plan(plan)
+        self._journal.set_plan(active.job.id, item.item.name, [asdict(s) for s in plan.segments])
+
+    # ---- starting ----
 
     def start(self, actives: Iterable[ActiveJob], now: float) -> None:
         """Give free slots to the tasks that deserve them most."""
-        requests: list[Request] = []
-        tasks: dict[str, tuple[ActiveJob, ActiveItem, str]] = {}
+        self._fleet.scheduler.aging_seconds = self.settings.scheduler.aging_seconds
+        self._fleet.refresh(now)
+        tasks = {request.id: (request, active, item, key) for request, active, item, key in self._wanted(actives, now)}
+        for placement in self._fleet.decide((entry[0] for entry in tasks.values()), now):
+            _, active, item, key = tasks[placement.request.id]
+            self._launch(placement, active, item, key)
+        for request, active, item, _key in tasks.values():
+            self._tell_waiting(request, active, item)
+
+    def _wanted(self, actives: Iterable[ActiveJob], now: float) -> Iterator[tuple[Request, ActiveJob, ActiveItem, str]]:
         for active in actives:
             if active.cancelled:
                 continue
-            for item, key, needs, order in self._wanted(active):
-                task_id = f"{active.job.id}/{item.number}/{key}"
-                if task_id in self._running or now < item.not_before_seconds.get(key, 0.0):
-                    continue
-                job = active.job
-                requests.append(Request(task_id, job.id, job.folder, job.priority, job.created_seconds, order, needs))
-                tasks[task_id] = (active, item, key)
-        placements, self._ledger = place(
-            requests,
-            self._devices,
-            self._ledger,
-            now_seconds=now,
-            aging_seconds=self.settings.scheduler.aging_seconds,
-        )
-        for placement in placements:
-            active, item, key = tasks[placement.request.id]
-            self._launch(placement.request.id, active, item, key, placement.device)
+            job = active.job
+            for item in active.items:
+                for key, needs, order, alone, avoid in self._tasks_of(item):
+                    task_id = f"{job.id}/{item.number}/{key}"
+                    if task_id in self._running or now < item.not_before_seconds.get(key, 0.0):
+                        continue
+                    request = Request(
+                        task_id, job.id, job.folder, job.priority, job.created_seconds, order, needs, alone, avoid
+                    )
+                    yield request, active, item, key
 
-    def _wanted(self, active: ActiveJob) -> list[tuple[ActiveItem, str, dict[str, int], int]]:
-        """(item, key, bytes by device kind, order) of each task that could run now."""
-        wanted: list[tuple[ActiveItem, str, dict[str, int], int]] = []
-        for item in active.items:
-            base = item.number * 100_000
-            if item.over or item.staged is None:
-                continue
-            if item.plan is None:
-                if not item.folder.is_prepared:
-                    wanted.append((item, "prepare", {"cpu": HOST_BYTES}, base))
-                continue
-            missing = [s for s in item.plan.segments if s.number not in item.done_segments]
-            for segment in missing:
-                needs = {item.plan.device_kind: item.plan.predicted_bytes}
-                wanted.append((item, f"render:{segment.number}", needs, base + segment.number))
-            if not missing:
-                wanted.append((item, "finish", {"cpu": HOST_BYTES}, base))
-        return wanted
+    def _tasks_of(
+        self, item: ActiveItem
+    ) -> Iterator[tuple[str, Mapping[str, tuple[int, ...]], int, bool, frozenset[str]]]:
+        """(key, bytes by device kind, order, alone, devices to avoid) of each task that could run now."""
+        base = item.number * 100_000
+        host = {"cpu": (HOST_BYTES,)}
+        if item.over or item.staged is None:
+            return
+        if item.plan is None or item.prepared is None:
+            if not item.folder.is_prepared:
+                yield "prepare", host, base, False, self._fleet.not_for_host()
+            return
+        missing = [s for s in item.plan.segments if s.number not in item.done_segments]
+        if not missing:
+            yield "finish", host, base, False, self._fleet.not_for_host()
+            return
+        devices = self._fleet.renders or self._fleet.configured
+        item.plan = with_estimates(item.plan, item.prepared, (*devices, self._fleet.host), self._store.calibration)
+        avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
+        for position, segment in enumerate(missing):
+            yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
 
-    def _launch(self, task_id: str, active: ActiveJob, item: ActiveItem, key: str, device: Device) -> None:
-        task = self._task(task_id, active.job.options, item, key, device)
+    def _launch(self, placement: Placement, active: ActiveJob, item: ActiveItem, key: str) -> None:
+        device, task_id = placement.device, placement.request.id
+        choice: Choice | None = None
+        if key.startswith("render:"):
+            assert item.plan is not None  # noqa: S101 - _tasks_of offers it only then
+            choice = item.plan.of_kind(device.kind)[placement.step]
+        task = self._task(task_id, active.job.options, item, key, device, choice)
         item.attempts[key] = item.attempts.get(key, 0) + 1
-        self._running[task_id] = _Running(active, item, key, device)
-        if task.kind == "render":
-            number = task.values["segment"]["number"]
-            self._journal.count_attempt(active.job.id, item.item.name, number)
+        running = _Running(active, item, key, device, placement.num_bytes, choice)
+        self._running[task_id] = running
+        if choice is not None:
+            self._journal.count_attempt(active.job.id, item.item.name, running.number)
             self._log(
                 "segment.started",
                 **active.job.log_context(),
                 item=item.item.name,
-                segment=number,
+                segment=running.number,
                 device=device.name,
+                batch=choice.batch,
+                precision=choice.precision,
+                predicted_bytes=choice.predicted_bytes,
                 frames=task.values["segment"]["stop_frame"] - task.values["segment"]["first_frame"],
             )
         self._executor.start(task, device)
+        self._fleet.started(placement)
 
-    def _task(self, task_id: str, options: Options, item: ActiveItem, key: str, device: Device) -> Task:
+    def _task(
+        self, task_id: str, options: Options, item: ActiveItem, key: str, device: Device, choice: Choice | None
+    ) -> Task:
         if key == "prepare":
-            assert item.staged is not None  # noqa: S101 - _wanted offers it only then
-            kinds = tuple(sorted({d.kind for d in self._render_devices}))
-            return prepare_task(task_id, item.folder, item.staged, options, device, kinds, self.settings)
-        assert item.plan is not None  # noqa: S101 - _wanted offers it only then
-        if key == "finish":
+            assert item.staged is not None  # noqa: S101 - _tasks_of offers it only then
+            return prepare_task(task_id, item.folder, item.staged, options, device, self._kinds(), self.settings)
+        assert item.plan is not None  # noqa: S101 - _tasks_of offers it only then
+        if choice is None:
             return finish_task(task_id, item.folder, item.plan, device, self.settings)
-        segment = item.plan.segments[int(key.removeprefix("render:"))]
-        return render_task(task_id, item.folder, item.plan, segment, device, self.settings)
+        segment = item.plan.segment(int(key.removeprefix("render:")))
+        return render_task(task_id, item.folder, choice, segment, device, self.settings)
+
+    def _tell_waiting(self, request: Request, active: ActiveJob, item: ActiveItem) -> None:
+        """Once for each job: nothing here could take it now, and it is not forgotten."""
+        if active.job.id in self._told_waiting or request.id in self._running or self._fleet.could_run(request):
+            return
+        self._told_waiting.add(active.job.id)
+        least = min((steps[-1] for steps in request.needs.values()), default=0)
+        reason = f"no device offers the {-(-least // 2**20)} MiB that it needs at its smallest now"
+        self._log("job.waiting", **active.job.log_context(), item=item.item.name, reason=reason)
+
+    # ---- answers ----
 
     def poll(self, timeout_seconds: float) -> None:
         """Take in what the workers say, waiting at most so long for the first word."""
@@ -213,10 +282,14 @@ class TaskRunner:
         if message.type not in ("done", "failed"):
             return
         del self._running[message.task_id]
-        self._ledger = self._ledger.release(message.task_id)
         if message.type == "failed":
-            self._failed(running, HeygemdError.from_dict(message.values))
+            error = HeygemdError.from_dict(message.values)
+            self._fleet.ended(message.task_id, alive=not isinstance(error, WorkerDiedError))
+            self._failed(message.task_id, running, error)
             return
+        self._fleet.ended(message.task_id, alive=True)
+        self._fleet.succeeded(running.device.name)
+        self._tries.pop(message.task_id, None)
         item.progress[key] = 1.0
         context = {**active.job.log_context(), "item": item.item.name}
         if key == "prepare":
@@ -230,47 +303,92 @@ class TaskRunner:
         elif key == "finish":
             item.result = item.folder.load_result()
         else:
-            number = int(key.removeprefix("render:"))
-            item.done_segments.add(number)
-            item.segment_stats[number] = message.values
-            self._journal.segment_done(active.job.id, item.item.name, number, message.values)
-            self._log(
-                "segment.finished",
-                **context,
-                segment=number,
-                device=running.device.name,
-                frames=message.values["num_frames"],
-                duration_seconds=message.values["seconds_total"],
-                measured_bytes=message.values["peak_bytes"],
-            )
+            self._rendered(running, message.values, context)
 
-    def _failed(self, running: _Running, error: HeygemdError) -> None:
+    def _rendered(self, running: _Running, values: dict[str, Any], context: dict[str, Any]) -> None:
+        item, choice = running.item, running.choice
+        assert choice is not None  # noqa: S101 - a render
+        item.done_segments.add(running.number)
+        item.segment_stats[running.number] = values
+        self._journal.segment_done(running.active.job.id, item.item.name, running.number, values)
+        measured = values["peak_bytes"] if choice.kind == "cpu" else values.get("device_peak_bytes")
+        self._log(
+            "segment.finished",
+            **context,
+            segment=running.number,
+            device=running.device.name,
+            frames=values["num_frames"],
+            duration_seconds=values["seconds_total"],
+            batch=choice.batch,
+            precision=choice.precision,
+            predicted_bytes=choice.predicted_bytes,
+            measured_bytes=measured or values["peak_bytes"],
+        )
+        if measured is not None and item.prepared is not None:
+            self._estimates.learn(item.prepared, choice, measured, values["num_frames"], context)
+
+    # ---- failures ----
+
+    def _failed(self, task_id: str, running: _Running, error: HeygemdError) -> None:
         active, item, key = running.active, running.item, running.key
         item.progress.pop(key, None)
         if active.cancelled:
             return
-        batch = item.plan.batch if item.plan is not None and key.startswith("render") else 1
-        decision = decide(error, attempt=item.attempts[key], max_attempts=self.settings.scheduler.attempts, batch=batch)
-        where = {"segment": int(key.removeprefix("render:"))} if key.startswith("render") else {"stage": key}
+        choice = running.choice
+        attempt, limit = item.attempts[key], self.settings.scheduler.attempts
+        decision = decide(error, attempt=attempt, max_attempts=limit, rung=self._rung(running))
+        where = {"segment": running.number} if choice is not None else {"stage": key}
         context = {
             **active.job.log_context(),
             **where,
             "item": item.item.name,
             "device": running.device.name,
-            "attempt": item.attempts[key],
+            "attempt": attempt,
         }
-        kind = "segment" if key.startswith("render") else "task"
+        kind = "segment" if choice is not None else "task"
         self._log(f"{kind}.failed", **context, error=error)
-        if decision.action in ("retry", "smaller"):
+        if decision.action != "pause":
+            self._note(task_id, running, error)
+        if decision.action in _REASONS:
             self._log(f"{kind}.retried", **context, reason=_REASONS[decision.action])
+        if isinstance(error, WorkerDiedError):
+            self._fleet.strike(running.device.name, active.job.id, self._clock())
+        if isinstance(error, OutOfMemoryError) and choice is not None and item.prepared is not None:
+            self._estimates.raise_after_oom(item.prepared, choice, running.reserved_bytes, context)
         if decision.action == "fail":
+            error.details["attempts"] = self._tries.pop(task_id, [])
             item.error = error
             self.cancel(active, item)
         elif decision.action == "pause":
             item.attempts[key] -= 1
             self._pause(error.message, decision.wait_seconds)
         else:
-            if decision.action == "smaller" and item.plan is not None and item.prepared is not None:
-                item.plan = with_batch(item.plan, item.prepared, batch // 2)
-                item.folder.save_plan(item.plan)
-            item.not_before_seconds[key] = self._clock() + decision.wait_seconds
+            self._descend(running, decision)
+
+    def _rung(self, running: _Running) -> Rung | None:
+        plan, choice = running.item.plan, running.choice
+        if plan is None or choice is None:
+            return None
+        return Rung(choice.batch, plan.can_split(running.number), plan.alone)
+
+    def _descend(self, running: _Running, decision: Decision) -> None:
+        """One rung down, or the same again, after a while."""
+        item, key, choice = running.item, running.key, running.choice
+        due = self._clock() + decision.wait_seconds
+        item.not_before_seconds[key] = due
+        if item.plan is None or choice is None or decision.action == "retry":
+            return
+        if decision.action == "smaller":
+            plan = item.plan.limited(choice.batch // 2)
+        elif decision.action == "split":
+            plan = item.plan.split(running.number)
+            item.not_before_seconds |= {f"render:{s.number}": due for s in plan.segments if s not in item.plan.segments}
+        else:
+            plan = replace(item.plan.limited(1), alone=True)
+        self._set_plan(running.active, item, plan)
+
+    def _note(self, task_id: str, running: _Running, error: HeygemdError) -> None:
+        entry: dict[str, Any] = {"device": running.device.name, "type": type(error).__name__, "message": error.message}
+        if running.choice is not None:
+            entry |= {"batch": running.choice.batch, "reserved_bytes": running.reserved_bytes}
+        self._tries.setdefault(task_id, []).append(entry)

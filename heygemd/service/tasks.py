@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from heygemd.core.capacity import Device
 from heygemd.core.options import Options
-from heygemd.core.placement import Device
-from heygemd.core.plan import Plan, Segment
+from heygemd.core.plan import Choice, Plan, Segment
 from heygemd.core.settings import LimitSettings, MediaSettings, SchedulerSettings
 from heygemd.core.task import Task
 from heygemd.service.door import StagedItem
@@ -50,24 +50,31 @@ def prepare_task(
         "checkpoint": _text(settings.checkpoint),
         "device_kinds": list(kinds),
     }
-    return Task(task_id, "prepare", str(folder.path), device.name, device.threads, values)
+    return Task(task_id, "prepare", str(folder.path), seen_by_worker(device), device.threads, values)
 
 
 def render_task(
-    task_id: str, folder: ItemFolder, plan: Plan, segment: Segment, device: Device, settings: TaskSettings
+    task_id: str, folder: ItemFolder, choice: Choice, segment: Segment, device: Device, settings: TaskSettings
 ) -> Task:
     values = {
         "segment": asdict(segment),
-        "batch": plan.batch,
-        "precision": plan.precision,
+        "batch": choice.batch,
+        "precision": choice.precision,
         "media": settings.media.model_dump(),
     }
-    return Task(task_id, "render", str(folder.path), device.name, device.threads, values)
+    return Task(task_id, "render", str(folder.path), seen_by_worker(device), device.threads, values)
 
 
 def finish_task(task_id: str, folder: ItemFolder, plan: Plan, device: Device, settings: TaskSettings) -> Task:
     values = {"plan": plan.to_dict(), "media": settings.media.model_dump()}
-    return Task(task_id, "finish", str(folder.path), device.name, device.threads, values)
+    return Task(task_id, "finish", str(folder.path), seen_by_worker(device), device.threads, values)
+
+
+def seen_by_worker(device: Device) -> str:
+    """The device's name in the worker: one with a uuid is the only GPU that its workers see."""
+    if device.kind == "cpu":
+        return "cpu"
+    return "cuda:0" if device.uuid else device.name
 
 
 def _text(path: Path | None) -> str | None:

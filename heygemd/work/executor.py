@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from heygemd.core.placement import Device
+from heygemd.core.capacity import Device
 from heygemd.core.task import Message, Task
 
 
@@ -25,6 +26,14 @@ class Executor(Protocol):
 
     def running(self) -> frozenset[str]:
         """Ids of tasks that have not been answered."""
+        ...
+
+    def evict(self, device: str) -> None:
+        """End idle workers of that device, so that what they keep warm makes room."""
+        ...
+
+    def pids(self) -> Mapping[int, str]:
+        """Process id → device, of every worker on this machine."""
         ...
 
     def close(self) -> None:

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from heygemd.core.capacity import Device
 from heygemd.core.errors import CancelledError, WorkerDiedError
-from heygemd.core.placement import Device
 from heygemd.core.task import Message, Task
 
 WORKER_COMMAND = (sys.executable, "-m", "heygemd.work.worker")
@@ -35,7 +35,7 @@ class _Worker:
     idle_since_seconds: float = 0.0
     folder: str = ""  # of the last task: that item's model is warm
     stderr_tail: deque[str] = field(default_factory=lambda: deque(maxlen=40))
-    ending: str | None = None  # why we end it: "cancelled", "hung", "idle", "closed"
+    ending: str | None = None  # why we end it: "cancelled", "hung", "idle", "evicted", "closed"
 
 
 class LocalExecutor:
@@ -96,6 +96,11 @@ class LocalExecutor:
             if worker.task is not None and worker.task.id == task_id:
                 self._kill(worker, "cancelled")
 
+    def evict(self, device: str) -> None:
+        for worker in self._workers.values():
+            if worker.task is None and worker.device.name == device:
+                self._kill(worker, "evicted")
+
     def running(self) -> frozenset[str]:
         return frozenset(w.task.id for w in self._workers.values() if w.task is not None)
 
@@ -119,6 +124,8 @@ class LocalExecutor:
             "HEYGEMD_PARENT": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }
+        if device.uuid:
+            environment["CUDA_VISIBLE_DEVICES"] = device.uuid  # numbers mean one thing to NVML and another to CUDA
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -182,7 +189,9 @@ class LocalExecutor:
             text = f"the worker was ended by signal {signal.Signals(-code).name}"
         else:
             text = f"the worker ended with exit code {code}"
-        error = WorkerDiedError(text, stderr="\n".join(worker.stderr_tail)[-4000:])
+        # The signal is told only where it was not ours: SIGKILL from outside is how the out-of-memory killer looks.
+        killed_by = signal.Signals(-code).name if code < 0 and worker.ending is None else None
+        error = WorkerDiedError(text, stderr="\n".join(worker.stderr_tail)[-4000:], signal=killed_by)
         return Message("failed", task.id, error.to_dict())
 
     def _end_hung_and_idle(self) -> None:

@@ -1,20 +1,42 @@
+"""Placement: order, fairness, nobody starves, nothing is promised twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heygemd.core.placement import Device, Ledger, Request, place
+from heygemd.core.placement import Capacity, Device, Request, Scheduler
 
 CARD = Device("cuda:0", "cuda", 1000, 900, slots=3)
 CPU = Device("cpu", "cpu", 1000, 800, slots=1)
 
 
-def ask(name: str, need: int = 100, priority: int = 0, since: float = 0.0, folder: str = "", order: int = 0) -> Request:
-    return Request(name, f"job-{name}", folder, priority, since, order, {"cuda": need})
+def ask(
+    name: str,
+    need: int | tuple[int, ...] = 100,
+    priority: int = 0,
+    since: float = 0.0,
+    folder: str = "",
+    order: int = 0,
+    **more: object,
+) -> Request:
+    needs = {"cuda": need if isinstance(need, tuple) else (need,)}
+    return Request(name, f"job-{name}", folder, priority, since, order, needs, **more)  # type: ignore[arg-type]
 
 
-def names(requests: list[Request], ledger: Ledger | None = None, now: float = 0.0) -> list[str]:
-    placed, _ = place(requests, [CARD], ledger or Ledger(), now_seconds=now, aging_seconds=60.0)
-    return [p.request.id for p in placed]
+def scheduler(*devices: Device, waiting: list[Request] = ()) -> Scheduler:  # type: ignore[assignment]
+    made = Scheduler(devices or (CARD,), aging_seconds=60.0)
+    for request in waiting:
+        made.offer(request)
+    return made
+
+
+def names(requests: list[Request], now: float = 0.0) -> list[str]:
+    return [p.request.id for p in scheduler(waiting=requests).decide(now)]
 
 
 def test_priority_goes_first_then_age() -> None:
@@ -25,9 +47,21 @@ def test_waiting_long_enough_beats_priority() -> None:
     assert names([ask("urgent", priority=2, since=200.0), ask("patient", since=0.0)], now=200.0)[0] == "patient"
 
 
+def test_segments_of_one_job_go_in_order() -> None:
+    assert names([ask(f"s{i}", order=i) for i in (2, 0, 1)]) == ["s0", "s1", "s2"]
+
+
 def test_a_folder_that_floods_does_not_starve_the_others() -> None:
     flood = [ask(f"f{i}", folder="flood", since=float(i)) for i in range(10)]
     assert names([*flood, ask("single", folder="other", since=50.0)], now=50.0)[:2] == ["f0", "single"]
+
+
+def test_even_a_flood_that_has_waited_for_a_day_lets_the_next_folder_in() -> None:
+    made = scheduler(waiting=[ask(f"f{i}", folder="flood", since=0.0, order=i) for i in range(50)])
+    made.decide(86400.0)
+    made.offer(ask("single", folder="other", since=86401.0))
+    made.release("f0")
+    assert [p.request.id for p in made.decide(86402.0)] == ["single"]
 
 
 def test_memory_is_never_promised_twice() -> None:
@@ -35,8 +69,26 @@ def test_memory_is_never_promised_twice() -> None:
 
 
 def test_a_large_task_keeps_its_place_before_smaller_ones() -> None:
-    held = Ledger().reserve(CARD, ask("running", 600))
-    assert names([ask("large", 800), ask("small", 50, since=1.0)], held) == []
+    made = scheduler(waiting=[ask("running", 600)])
+    made.decide(0.0)
+    made.offer(ask("large", 800))
+    made.offer(ask("small", 50, since=1.0))
+    assert made.decide(2.0) == []
+    made.release("running")
+    assert [p.request.id for p in made.decide(3.0)] == ["large", "small"]
+
+
+def test_the_others_go_on_where_the_large_one_does_not_wait() -> None:
+    """One card is kept for it; the second one works on."""
+    other = Device("cuda:1", "cuda", 1000, 900, slots=3)
+    made = scheduler(CARD, other, waiting=[ask("a", 600), ask("b", 600)])
+    made.decide(0.0)
+    made.offer(ask("large", 850))
+    for i in range(5):
+        made.offer(ask(f"small{i}", 100, since=1.0 + i))
+    placed = made.decide(10.0)
+    assert [p.request.id for p in placed] == ["small0", "small1"]
+    assert len({p.device.name for p in placed}) == 1
 
 
 def test_what_fits_nowhere_does_not_block_the_others() -> None:
@@ -44,41 +96,189 @@ def test_what_fits_nowhere_does_not_block_the_others() -> None:
 
 
 def test_a_task_waits_for_the_kind_of_device_it_needs() -> None:
-    placed, ledger = place([ask("a")], [CPU], Ledger(), now_seconds=0, aging_seconds=60)
-    assert placed == []
-    assert ledger == Ledger()
+    made = scheduler(CPU, waiting=[ask("a")])
+    assert made.decide(0.0) == []
+    made.set_devices([CPU, CARD])
+    assert [p.device.name for p in made.decide(1.0)] == ["cuda:0"]
+
+
+def test_a_task_takes_the_largest_way_that_leaves_the_other_slots_their_share() -> None:
+    (first,) = scheduler(waiting=[ask("a", (800, 400, 200))]).decide(0.0)
+    assert (first.step, first.num_bytes) == (2, 200)
+    (large,) = scheduler(waiting=[ask("a", (800, 400))]).decide(0.0)
+    assert large.num_bytes == 400, "more than a share, where nothing smaller is there"
+
+
+def test_an_idle_device_beats_a_busy_one_and_the_tightest_fit_wins() -> None:
+    small, large = Device("cuda:1", "cuda", 500, 400, 2), Device("cuda:2", "cuda", 2000, 1900, 2)
+    placed = scheduler(CARD, small, large, waiting=[ask(f"t{i}", 150, order=i) for i in range(4)]).decide(0.0)
+    assert [p.device.name for p in placed] == ["cuda:1", "cuda:0", "cuda:2", "cuda:1"]
+
+
+def test_a_job_stays_where_its_model_is_warm() -> None:
+    twin = Device("cuda:1", "cuda", 1000, 900, slots=3)
+    made = scheduler(CARD, twin)
+    first = Request("a", "job", "", 0, 0.0, 0, {"cuda": (300,)})
+    second = Request("b", "job", "", 0, 0.0, 1, {"cuda": (300,)})
+    made.offer(Request("other", "x", "", 1, 0.0, 0, {"cuda": (300,)}))
+    made.offer(first)
+    homes = {p.request.id: p.device.name for p in made.decide(0.0)}
+    made.release("a")
+    made.release("other")
+    made.offer(second)
+    assert [p.device.name for p in made.decide(1.0)] == [homes["a"]]
+
+
+def test_alone_means_nothing_else_before_and_nothing_else_beside() -> None:
+    made = scheduler(waiting=[ask("a")])
+    made.decide(0.0)
+    made.offer(ask("careful", 100, priority=1, alone=True))
+    made.offer(ask("b", since=1.0))
+    assert made.decide(1.0) == [], "the card is kept until it is empty"
+    made.release("a")
+    (placed,) = made.decide(2.0)
+    assert (placed.request.id, placed.num_bytes) == ("careful", CARD.budget_bytes)
+    made.release("careful")
+    assert [p.request.id for p in made.decide(3.0)] == ["b"]
+
+
+def test_a_device_to_avoid_is_passed_by() -> None:
+    twin = Device("cuda:1", "cuda", 1000, 900, slots=3)
+    made = scheduler(CARD, twin, waiting=[ask("a", avoid=frozenset({"cuda:0"}))])
+    assert [p.device.name for p in made.decide(0.0)] == ["cuda:1"]
+
+
+def test_a_budget_that_shrinks_keeps_new_tasks_away_and_grows_back() -> None:
+    made = scheduler(waiting=[ask("a", 300), ask("b", 300, since=1.0)])
+    made.decide(0.0)
+    made.set_devices([Device("cuda:0", "cuda", 1000, 500, slots=3)])
+    made.offer(ask("c", 100))
+    assert made.decide(1.0) == []
+    made.release("a")
+    assert [p.request.id for p in made.decide(2.0)] == ["c"]
+
+
+def test_a_card_that_vanishes_takes_nothing_and_its_reservations_end_normally() -> None:
+    made = scheduler(waiting=[ask("a", 300)])
+    made.decide(0.0)
+    made.set_devices([])
+    made.offer(ask("b", 300))
+    assert made.decide(1.0) == []
+    made.release("a")
+    made.set_devices([CARD])
+    assert [p.request.id for p in made.decide(2.0)] == ["b"]
+
+
+def test_withdrawn_and_changed_requests() -> None:
+    made = scheduler(waiting=[ask("a", 950), ask("b")])
+    made.withdraw("b")
+    made.withdraw("unknown")
+    assert made.decide(0.0) == []
+    made.offer(ask("a", 90))
+    assert [p.num_bytes for p in made.decide(1.0)] == [90]
+    with pytest.raises(ValueError, match="holds a reservation"):
+        made.offer(ask("a", 90))
 
 
 def test_reserving_twice_or_too_much_is_a_mistake() -> None:
-    ledger = Ledger().reserve(CARD, ask("a"))
+    capacity = Capacity([CARD])
+    capacity.reserve("a", "cuda:0", 100)
     with pytest.raises(ValueError, match="holds a reservation"):
-        ledger.reserve(CARD, ask("a"))
+        capacity.reserve("a", "cuda:0", 100)
     with pytest.raises(ValueError, match="does not fit"):
-        ledger.reserve(CARD, ask("b", 901))
-    assert ledger.release("a") == Ledger()
+        capacity.reserve("b", "cuda:0", 801)
+    capacity.release("a")
+    capacity.release("a")
+    assert capacity.used_bytes("cuda:0") == capacity.used_slots("cuda:0") == 0
 
 
-@settings(max_examples=200)
-@given(
-    needs=st.lists(st.tuples(st.integers(1, 1200), st.integers(-2, 2), st.floats(0, 500)), max_size=25),
-    ends=st.lists(st.integers(0, 30), max_size=40),
+needs = st.lists(st.integers(1, 1200), min_size=1, max_size=3).map(lambda sizes: tuple(sorted(sizes, reverse=True)))
+tasks = st.lists(
+    st.tuples(needs, st.integers(-2, 2), st.floats(0, 500), st.sampled_from("abc"), st.booleans()), max_size=25
 )
+cards = st.lists(st.tuples(st.integers(200, 1200), st.integers(1, 4)), min_size=1, max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(tasks=tasks, cards=cards, seed=st.integers(0, 1000))
 def test_reservations_stay_within_budget_and_everything_that_fits_ends(
-    needs: list[tuple[int, int, float]], ends: list[int]
+    tasks: list[tuple[tuple[int, ...], int, float, str, bool]], cards: list[tuple[int, int]], seed: int
 ) -> None:
-    waiting = [ask(f"t{i}", need, priority, since) for i, (need, priority, since) in enumerate(needs)]
-    possible = {r.id for r in waiting if r.needs["cuda"] <= CARD.budget_bytes}
-    ledger, ended, now = Ledger(), set(), 500.0
-    for choice in [*ends, *([0] * (len(waiting) + 1))]:
-        placed, ledger = place(waiting, [CARD], ledger, now_seconds=now, aging_seconds=60.0)
-        assert ledger.used_bytes(CARD.name) <= CARD.budget_bytes
-        assert ledger.used_slots(CARD.name) <= CARD.slots
-        gone = {p.request.id for p in placed}
-        waiting = [r for r in waiting if r.id not in gone]
-        running = sorted(ledger.reservations)
+    dice = random.Random(seed)
+    devices = [Device(f"cuda:{n}", "cuda", budget, budget, slots) for n, (budget, slots) in enumerate(cards)]
+    waiting = [ask(f"t{i}", n, p, since, folder, alone=alone) for i, (n, p, since, folder, alone) in enumerate(tasks)]
+    largest = max(d.budget_bytes for d in devices)
+    possible = {r.id for r in waiting if r.needs["cuda"][-1] <= largest}
+    made = scheduler(*devices, waiting=waiting)
+    ended: set[str] = set()
+    running: list[str] = []
+    now = 500.0
+    for _ in range(2 * len(tasks) + 2):
+        for placed in made.decide(now):
+            running.append(placed.request.id)
+            assert placed.num_bytes == placed.device.budget_bytes or not placed.request.alone
+        for device in devices:
+            held = [r for r in made.capacity.reservations.values() if r.device == device.name]
+            assert sum(r.num_bytes for r in held) == made.capacity.used_bytes(device.name) <= device.budget_bytes
+            assert len(held) == made.capacity.used_slots(device.name) <= device.slots
         if running:
-            over = running[choice % len(running)]
-            ledger = ledger.release(over)
+            over = running.pop(dice.randrange(len(running)))
+            made.release(over)
             ended.add(over)
         now += 30.0
-    assert possible <= ended | set(ledger.reservations)
+    assert ended == possible
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    large=st.integers(300, 900),
+    small=st.integers(1, 300),
+    slots=st.integers(1, 4),
+    rival=st.integers(0, 2),
+    seed=st.integers(0, 100),
+)
+def test_nothing_starves_under_an_endless_stream(large: int, small: int, slots: int, rival: int, seed: int) -> None:
+    """Small tasks of another folder, up to two steps more urgent, never stop coming; the large one still gets in."""
+    dice = random.Random(seed)
+    made = Scheduler([Device("cuda:0", "cuda", 900, 900, slots)], aging_seconds=60.0)
+    running: list[str] = []
+    now, number = 0.0, 0
+    made.offer(ask("large", large, since=0.0, folder="quiet"))
+    while now < 60.0 * (rival + 2) + 10.0 * (slots + 2):
+        while made.num_waiting < 8:
+            number += 1
+            made.offer(ask(f"s{number}", small, rival, now, "flood", number))
+        placed: Mapping[str, str] = {p.request.id: p.device.name for p in made.decide(now)}
+        if "large" in placed:
+            return
+        running += placed
+        made.release(running.pop(dice.randrange(len(running))))
+        now += 10.0
+    raise AssertionError("the large task starved")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 3), st.integers(0, 1000))
+def test_folders_share_alike_whatever_each_of_them_drops(folders: int, slots: int, seed: int) -> None:
+    """Every folder always has work; tasks of folder 0 last three times as long. None holds more than one slot beyond
+    another for longer than one task."""
+    dice = random.Random(seed)
+    devices = [Device(f"cuda:{n}", "cuda", 900, 900, slots) for n in range(folders)]
+    made = Scheduler(devices, aging_seconds=1e9)
+    started = dict.fromkeys(range(folders), 0)
+    ends: dict[str, float] = {}
+    for tick in range(200):
+        now = float(tick)
+        for name in [name for name, end in ends.items() if end <= now]:
+            made.release(name)
+            del ends[name]
+        for folder in range(folders):
+            for i in range(3):
+                made.offer(ask(f"{folder}/{tick}/{i}", 100, since=now, folder=str(folder), order=i))
+        for placed in made.decide(now):
+            folder = int(placed.request.folder)
+            started[folder] += 1
+            ends[placed.request.id] = now + (3 if folder == 0 else 1) * dice.choice((1, 2))
+    others = [count for folder, count in started.items() if folder]
+    assert max(others) - min(others) <= 0.25 * max(others)
+    assert started[0] >= 0.2 * max(others)

@@ -84,6 +84,11 @@ class FakeExecutor:
     def running(self) -> frozenset[str]:
         return frozenset(task.id for task in self.waiting)
 
+    def evict(self, device: str) -> None: ...
+
+    def pids(self) -> Mapping[int, str]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 

@@ -1,0 +1,186 @@
+"""The memory model: how many bytes a worker takes while it renders, and what measured peaks teach it. Pure.
+
+A worker's RAM is the pipeline's part (interpreter, OpenCV, ffmpeg beside it, frames on their way) plus the engine's.
+On a GPU lies only the engine's part. Formulas give a first number; every segment's measured peak corrects it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+MIB = 2**20
+QUEUE_BYTES = 64 * MIB
+"""What each of the two frame queues of a render may hold; one frame is always let in."""
+
+WORKER_BYTES = 115 * MIB
+"""An interpreter with numpy and OpenCV loaded, and two idle ffmpeg processes."""
+
+FIRST_MARGIN = 0.15
+"""On top of a prediction that no measurement has confirmed yet."""
+LEAST_MARGIN = 0.05
+MOST_MARGIN = 0.5
+_RISE, _FALL = 0.5, 0.125
+_OOM_FACTOR = 1.25
+_SIZES = ((480, "480p"), (720, "720p"), (1080, "1080p"), (1440, "1440p"), (2160, "2160p"))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the pipeline's memory depends on. `bytes_per_pixel`: of a decoded frame (1.5 for 4:2:0 with 8 bits)."""
+
+    width: int
+    height: int
+    bytes_per_pixel: float = 1.5
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    @property
+    def frame_bytes(self) -> int:
+        return int(self.pixels * self.bytes_per_pixel)
+
+
+def bytes_per_pixel(pix_fmt: str, bit_depth: int) -> float:
+    """Of planar YUV as ffmpeg names it."""
+    chroma = {"420": 0.5, "422": 1.0, "444": 2.0, "440": 1.0, "411": 0.5, "410": 0.125}
+    share = next((value for name, value in chroma.items() if name in pix_fmt), 2.0 if "gray" not in pix_fmt else 0.0)
+    return (1.0 + share) * (1 if bit_depth <= 8 else 2)
+
+
+def pipeline_bytes(picture: Picture, batch: int, threads: int = 1) -> int:
+    """RAM of a render without its engine. Measured; see docs/scheduling.md."""
+    frame = picture.frame_bytes
+    queues = 2 * (min(QUEUE_BYTES, _QUEUED_FRAMES * frame) + frame)
+    encoder_frames = _ENCODER_FRAMES + _ENCODER_FRAMES_PER_THREAD * threads
+    coders = _CODER_BYTES + int(frame * (_DECODER_FRAMES + encoder_frames))
+    return WORKER_BYTES + queues + coders + batch * frame
+
+
+_QUEUED_FRAMES = 64
+_CODER_BYTES = 70 * MIB
+_DECODER_FRAMES = 8
+_ENCODER_FRAMES = 16
+_ENCODER_FRAMES_PER_THREAD = 2
+
+
+def size_class(picture: Picture) -> str:
+    """480p, 720p, 1080p, 1440p, 2160p or 4320p, by the shorter side of a 16:9 frame of as many pixels."""
+    side = math.sqrt(picture.pixels * 9 / 16)
+    return next((name for limit, name in _SIZES if side <= limit * 1.2), "4320p")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is rendered how: measurements of one load say something about the next of the same kind."""
+
+    engine: str
+    variant: str
+    kind: str  # of the device: "cpu", "cuda"
+    precision: str
+    size: str  # size_class
+    batch: int
+
+    @property
+    def key(self) -> str:
+        return "/".join([self.engine, self.variant or "-", self.kind, self.precision, self.size, str(self.batch)])
+
+    def key_of_size(self) -> str:
+        """The same at any batch: what is taken where this batch was never measured."""
+        return replace(self, batch=0).key
+
+    def key_of_engine(self) -> str:
+        return replace(self, batch=0, size="any").key
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """From the most to the least like it."""
+        return self.key, self.key_of_size(), self.key_of_engine()
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Measured over formula. `ratio`: its running mean, which rises faster than it falls; `spread`: the mean distance
+    of the measurements from it; `count`: how many there were; `raised`: how often out-of-memory pushed it up."""
+
+    ratio: float = 1.0
+    spread: float = 0.0
+    count: int = 0
+    raised: int = 0
+
+    @property
+    def margin(self) -> float:
+        """What a reservation takes on top of a prediction: three times the spread, within bounds."""
+        if self.count == 0:
+            return FIRST_MARGIN
+        few = FIRST_MARGIN / (1 + self.count)  # one measurement is not yet a habit
+        return min(MOST_MARGIN, max(LEAST_MARGIN + few, 3 * self.spread / max(self.ratio, 1e-6)))
+
+    def measured(self, ratio: float) -> Correction:
+        """After one more measurement."""
+        if self.count == 0 and not self.raised:
+            return Correction(ratio, 0.0, 1)
+        weight = _RISE if ratio > self.ratio else _FALL
+        mean = self.ratio + weight * (ratio - self.ratio)
+        spread = self.spread + 0.25 * (abs(ratio - mean) - self.spread)
+        return Correction(mean, spread, self.count + 1, self.raised)
+
+    def out_of_memory(self, tried: float) -> Correction:
+        """After a run that had `tried` times the formula's bytes and found them too few."""
+        return replace(self, ratio=max(self.ratio, tried) * _OOM_FACTOR, raised=self.raised + 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`predicted_bytes` is the expected peak, `reserved_bytes` the same with the margin; `source` says whence."""
+
+    predicted_bytes: int
+    reserved_bytes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All corrections, by key. `learn` and `raise_after_oom` give a new one."""
+
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+
+    def find(self, load: Load) -> tuple[Correction, str]:
+        """The correction that is most like the load, and in words which it is."""
+        words = ("measured", "measured with another batch", "measured at another size")
+        for key, source in zip(load.keys, words, strict=True):
+            found = self.corrections.get(key)
+            if found is not None:
+                return found, source
+        return Correction(), "formula"
+
+    def estimate(self, load: Load, formula_bytes: int) -> Estimate:
+        correction, source = self.find(load)
+        predicted = int(formula_bytes * correction.ratio)
+        return Estimate(predicted, int(predicted * (1 + correction.margin)), source)
+
+    def learn(self, load: Load, formula_bytes: int, measured_bytes: int) -> Calibration:
+        """With one measured peak."""
+        ratio = measured_bytes / formula_bytes
+        changed = {key: self.corrections.get(key, Correction()).measured(ratio) for key in load.keys}
+        return Calibration({**self.corrections, **changed})
+
+    def raise_after_oom(self, load: Load, formula_bytes: int, reserved_bytes: int) -> Calibration:
+        """The load did not fit into what was reserved for it. Only its own key and size rise."""
+        tried = reserved_bytes / formula_bytes
+        changed = {
+            key: self.corrections.get(key, self.find(load)[0]).out_of_memory(tried)
+            for key in (load.key, load.key_of_size())
+        }
+        return Calibration({**self.corrections, **changed})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: asdict(value) for key, value in sorted(self.corrections.items())}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Calibration:
+        """Raises TypeError for what `to_dict` did not write."""
+        return Calibration({key: Correction(**value) for key, value in data.items()})

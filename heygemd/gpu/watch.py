@@ -1,0 +1,135 @@
+"""Budgets that move: other programs take and give back memory beside us, and cards come and go.
+
+A thread of its own reads NVML and /proc, because a driver that resets can keep a caller waiting for minutes; the
+dispatcher only picks up the newest reading. `budget_bytes` and `moved` are pure.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from heygemd.core.capacity import Device
+from heygemd.core.settings import SchedulerSettings
+from heygemd.gpu.devices import CPU_SHARE, CardSnapshot, MemoryNow, cards, memory_now
+
+INTERVAL_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All devices at one moment. A card that is not in `memory` is away; `problems` says why."""
+
+    memory: Mapping[str, MemoryNow]
+    problems: Mapping[str, str]
+    seconds: float  # monotonic
+
+
+def read(by_uuid: Mapping[str, str], with_cards: bool, look: Callable[[], list[CardSnapshot]] = cards) -> Reading:
+    """`by_uuid`: uuid → name of the device, as they were when the daemon began; numbers may change, uuids do not."""
+    memory: dict[str, MemoryNow] = {"cpu": memory_now()}
+    problems: dict[str, str] = {}
+    if with_cards:
+        for card in look():
+            name = by_uuid.get(card.uuid, f"cuda:{card.index}")
+            if card.problem is None and name in by_uuid.values():
+                memory[name] = MemoryNow(card.total_bytes, card.free_bytes, card.processes)
+        for name in by_uuid.values():
+            if name not in memory:
+                problems[name] = "the driver does not list it any more"
+    return Reading(memory, problems, time.monotonic())
+
+
+def others_bytes(now: MemoryNow, reserved_bytes: int, own_pids: Collection[int], before: int) -> int:
+    """What other programs use there. `before`: the same when last known for sure, with nothing of ours running.
+
+    Where NVML tells processes apart, exactly: all that is used but by us. Elsewhere our workers may have taken less
+    than is reserved for them, so at least what exceeds the reservations, and no less than was known before.
+    """
+    used = now.total_bytes - now.free_bytes
+    own = sum(num_bytes for pid, num_bytes in now.processes.items() if pid in own_pids)
+    if own:
+        return max(0, used - own)
+    if reserved_bytes == 0:
+        return used
+    return max(used - reserved_bytes, min(before, used), 0)
+
+
+def budget_bytes(total_bytes: int, others: int, fraction: float) -> int:
+    """What all our renders together may reserve."""
+    return max(0, int((total_bytes - others) * fraction))
+
+
+class DeviceWatch:
+    """Keeps the newest `Reading`. `start`, `moved`, `stop`; the last two from the dispatcher's thread."""
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        settings: SchedulerSettings,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        look: Callable[[], list[CardSnapshot]] = cards,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._first = {device.name: device for device in devices}
+        self._settings = settings
+        self._interval_seconds = interval_seconds
+        self._look = look
+        self._clock = clock
+        self._others: dict[str, int] = {}
+        self._by_uuid = {device.uuid: device.name for device in devices if device.kind == "cuda"}
+        self._newest: Reading | None = None
+        self._taken: Reading | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="device-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Does not wait: the thread may be stuck in the driver, and it dies with the process."""
+        self._stopped.set()
+
+    @property
+    def age_seconds(self) -> float:
+        """Of the newest reading. Beyond STALE_SECONDS the driver does not answer."""
+        return 0.0 if self._newest is None else self._clock() - self._newest.seconds
+
+    def moved(
+        self, reserved: Mapping[str, int], own_pids: Collection[int]
+    ) -> tuple[list[Device], dict[str, str]] | None:
+        """The devices with their budgets of now, and why others are away; None where nothing new was read."""
+        reading = self._newest
+        if reading is None or reading is self._taken:
+            return None
+        self._taken = reading
+        found = []
+        for device in self._first.values():
+            now = reading.memory.get(device.name)
+            if device.name.startswith("sim:"):
+                found.append(device)
+            elif now is not None:
+                found.append(self._budgeted(device, now, reserved, own_pids))
+        return found, dict(reading.problems)
+
+    def _budgeted(
+        self, device: Device, now: MemoryNow, reserved: Mapping[str, int], own_pids: Collection[int]
+    ) -> Device:
+        if device.kind == "cpu" and self._settings.cpu_memory_mib:
+            return device  # the operator said how much
+        others = others_bytes(now, reserved.get(device.name, 0), own_pids, self._others.get(device.name, 0))
+        if not reserved.get(device.name):
+            self._others[device.name] = others
+        fraction = CPU_SHARE if device.kind == "cpu" else self._settings.gpu_memory_fraction
+        return replace(
+            device, total_bytes=now.total_bytes, budget_bytes=budget_bytes(now.total_bytes, others, fraction)
+        )
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._newest = read(self._by_uuid, bool(self._by_uuid), self._look)
+            self._stopped.wait(self._interval_seconds)

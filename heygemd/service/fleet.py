@@ -1,0 +1,158 @@
+"""The devices as the runner uses them: what is free, what is warm, what is away or set aside. One thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from heygemd.core.capacity import Device
+from heygemd.core.placement import Placement, Request, Scheduler
+from heygemd.gpu.watch import STALE_SECONDS, DeviceWatch
+from heygemd.work.executor import Executor
+
+_STRIKES = 3
+_ASIDE_SECONDS = 300.0
+
+LogEvent = Callable[..., None]
+
+
+class Fleet:
+    """Render devices and the host beside them. Wraps the pure scheduler with what happens in the world."""
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        host: Device,
+        executor: Executor,
+        *,
+        aging_seconds: float,
+        log: LogEvent,
+        watch: DeviceWatch | None = None,
+    ) -> None:
+        self._executor = executor
+        self._log = log
+        self._watch = watch
+        self._host = host
+        self._configured = tuple(devices)
+        self._here = tuple(devices)  # with the budgets of now, without what is away
+        self._away: dict[str, str] = {}
+        self._strikes: dict[str, set[str]] = {}
+        self._aside_until: dict[str, float] = {}
+        self._warm: dict[str, list[int]] = {}  # what idle workers may still hold, by device
+        self._stale = False
+        self.scheduler = Scheduler(aging_seconds=aging_seconds)
+        self._publish()
+
+    @property
+    def renders(self) -> tuple[Device, ...]:
+        """Devices that may be given renders now."""
+        return tuple(d for d in self._here if d.name not in self._aside_until)
+
+    @property
+    def configured(self) -> tuple[Device, ...]:
+        return self._configured
+
+    @property
+    def host(self) -> Device:
+        return self._host
+
+    @property
+    def num_slots(self) -> int:
+        return sum(device.slots for device in self.scheduler.capacity.devices.values())
+
+    @property
+    def has_gpu(self) -> bool:
+        return any(d.kind == "cuda" for d in self.renders)
+
+    def not_for_renders(self, fallback: bool) -> frozenset[str]:
+        """The host is no place for renders unless it is configured, or nothing else is left and that is allowed."""
+        if any(d.name == self._host.name for d in self._configured) or (fallback and not self.has_gpu):
+            return frozenset()
+        return frozenset({self._host.name})
+
+    def not_for_host(self) -> frozenset[str]:
+        """CPU devices that are not the host: simulated cards."""
+        return frozenset(d.name for d in self._here if d.kind == "cpu" and d.name != self._host.name)
+
+    def could_run(self, request: Request) -> bool:
+        """Whether some device of now has the budget for it, free or not."""
+        capacity = self.scheduler.capacity
+        return any(name not in request.avoid and capacity.is_able(name, request.needs) for name in capacity.devices)
+
+    def refresh(self, now: float) -> None:
+        """Take over what the watch has read, and bring back devices whose time aside is over."""
+        back = [name for name, until in self._aside_until.items() if now >= until]
+        for name in back:
+            del self._aside_until[name]
+            self._log("daemon.recovered", reason=f"{name} is tried again")
+        moved = None
+        if self._watch is not None:
+            moved = self._watch.moved(self._reserved(), self._executor.pids().keys())
+            self._tell_stale(self._watch.age_seconds)
+        if moved is not None:
+            self._here, problems = tuple(moved[0]), moved[1]
+            for name in sorted(problems.keys() - self._away.keys()):
+                self._log("daemon.degraded", reason=f"{name} is away: {problems[name]}")
+            for name in sorted(self._away.keys() - problems.keys()):
+                self._log("daemon.recovered", reason=f"{name} is back")
+            self._away = problems
+        if back or moved is not None:
+            self._publish()
+
+    def decide(self, wanted: Iterable[Request], now: float) -> list[Placement]:
+        """Reserve for whom it is possible. `wanted`: all tasks that could run now, each time anew."""
+        requests = {request.id: request for request in wanted}
+        for request_id in [r.id for r in self.scheduler.waiting() if r.id not in requests]:
+            self.scheduler.withdraw(request_id)
+        for request in requests.values():
+            self.scheduler.offer(request)
+        return self.scheduler.decide(now)
+
+    def started(self, placement: Placement) -> None:
+        """A worker has the task. What idle workers keep warm beside it goes where it would not fit any more."""
+        name = placement.device.name
+        warm = self._warm.get(name, [])
+        if warm:
+            warm.remove(min(warm))  # one of them has the task now
+        capacity = self.scheduler.capacity
+        if warm and sum(warm) > capacity.free_bytes(name):
+            self._executor.evict(name)
+            warm.clear()
+
+    def ended(self, task_id: str, *, alive: bool) -> None:
+        """The task was answered. `alive`: its worker is there still, and keeps warm at most what was reserved."""
+        reservation = self.scheduler.capacity.reservations.get(task_id)
+        self.scheduler.release(task_id)
+        if reservation is not None and alive:
+            self._warm.setdefault(reservation.device, []).append(reservation.num_bytes)
+
+    def succeeded(self, device: str) -> None:
+        self._strikes.pop(device, None)
+
+    def strike(self, device: str, job_id: str, now: float) -> None:
+        """A worker died there. Several jobs in a row without a success, and the device is set aside for a while; never
+        the last one."""
+        jobs = self._strikes.setdefault(device, set())
+        jobs.add(job_id)
+        others = [d for d in self.renders if d.name != device]
+        if len(jobs) >= _STRIKES and others and any(d.name == device for d in self.renders):
+            self._strikes.pop(device)
+            self._aside_until[device] = now + _ASIDE_SECONDS
+            self._log("daemon.degraded", reason=f"{device} is set aside: {_STRIKES} jobs in a row died on it")
+            self._publish()
+
+    def _publish(self) -> None:
+        devices = {d.name: d for d in self.renders}
+        devices.setdefault(self._host.name, self._host)
+        self.scheduler.set_devices(devices.values())
+
+    def _reserved(self) -> dict[str, int]:
+        capacity = self.scheduler.capacity
+        return {name: capacity.used_bytes(name) for name in capacity.devices}
+
+    def _tell_stale(self, age_seconds: float) -> None:
+        stale = age_seconds > STALE_SECONDS
+        if stale and not self._stale:
+            self._log("daemon.degraded", reason=f"the GPU driver has not answered for {age_seconds:.0f} s")
+        elif self._stale and not stale:
+            self._log("daemon.recovered", reason="the GPU driver answers again")
+        self._stale = stale
