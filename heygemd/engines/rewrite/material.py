@@ -14,7 +14,8 @@ from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.interior import Interior, painted, taken
 from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape, fit_shape
 from heygemd.faces import canon
-from heygemd.faces.lips import CROP_BOX, LipCurves, colours_of, corners_in, measure
+from heygemd.faces.lips import LipCurves, centre_of, colours_of, corners_in, measure
+from heygemd.faces.mouthpath import follow_mouth, shifted
 from heygemd.faces.smooth import runs, smooth_values
 from heygemd.faces.track import FaceTrack
 
@@ -84,27 +85,38 @@ def material_of(
     if not keys:
         return None
     eyes = np.asarray(track.eyes[number], np.float64)
-    curves = _all_curves(rows, crop, eyes)
-    opening = curves.opening if len(rows) < 3 else median_filter(curves.opening, 3, mode="nearest")
     at = np.searchsorted(rows, [k.index for k in keys])
+    turn, quality = track.turn[rows], track.quality[rows]
+    first = int(at[np.argmin(turn[at] + 0.2 * (1 - quality[at]))])
+    sample = rows[:: max(1, len(rows) // 60)]
+    place = centre_of(np.stack([crop(int(i)) for i in sample]), eyes)
+    seen, match = follow_mouth(rows, crop, int(rows[first]), place)
+    if np.ptp(seen, axis=0).max() > 8:
+        # Much nodding: start again from a frame in the middle of it, so that both ends are within reach.
+        off = np.abs(seen[at] - np.median(seen, axis=0)).sum(axis=1)
+        first = int(at[np.argmin(off + 100 * turn[at] + 20 * (1 - quality[at]))])
+        seen, match = follow_mouth(rows, crop, int(rows[first]), place)
+    still = shifted(crop, {int(row): seen[i] for i, row in enumerate(rows)})
+    curves = _all_curves(rows, still, eyes)
+    opening = curves.opening if len(rows) < 3 else median_filter(curves.opening, 3, mode="nearest")
     talking = len(rows) > 12 and float(np.std(opening)) > TALKING_PX
-    turn = track.turn[rows]
-    centre_row = _rest_frame(curves, opening, turn, track.quality[rows], at) if talking else int(at[len(at) // 2])
-    key = keys[int(np.flatnonzero(at == centre_row)[0])]
-    look = np.array([centre_row]) if talking else np.arange(len(rows))
+    rest_row = _rest_frame(curves, opening, turn, quality, at) if talking else first
+    key = keys[int(np.flatnonzero(at == rest_row)[0])]
+    look = np.array([rest_row]) if talking else np.arange(len(rows))
     shape = fit_shape(curves, look)
-    rest = [crop(int(rows[i])) for i in (look if talking else look[:: max(1, len(look) // 30)])]
+    rest = np.stack([still(int(rows[i])) for i in look[:: max(1, len(look) // 30)]])
     if shape.gap < 6.0:
         # Between closed lips there is a line to follow to its ends; a wide open mouth has none.
-        left, right = corners_in(np.stack(rest), shape.line, (shape.left, shape.right))
+        left, right = corners_in(rest, shape.line, (shape.left, shape.right))
         shape = fit_shape(replace(curves, corners=np.array([left, right])), look)
-    seen, match = _follow(rows, crop, int(rows[centre_row]), shape)
+    interior, source = _inside(keys, at, opening, curves, turn, seen, shape, key, 0.0 if talking else -9.0)
+    # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
+    shape = shape.moved(*(float(v) for v in seen[rest_row]))
+    seen = seen - seen[rest_row]
     shift = _in_smoothed_frame(seen, shape, raw[rows], track.canonical[rows].astype(np.float64))
     for start, stop in runs(track.found[rows], np.cumsum(np.diff(rows, prepend=rows[0]) > 1).astype(np.int32)):
         shift[start:stop] = smooth_values(shift[start:stop], 1.5 if talking else 4.0)
     picture = key.image()
-    skin, lip = _colours(picture, key.scale, shape)
-    interior, source = _inside(keys, at, opening, curves, turn, seen, shape, skin, lip, 0.0 if talking else -9.0)
     reason = (
         f"the person speaks (opening varies by {float(np.std(opening)):.1f} of 72)"
         if talking
@@ -170,42 +182,6 @@ def _rest_frame(
     return int(at[np.argmin(cost[at])])
 
 
-def _follow(
-    rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]], reference: int, shape: MouthShape
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shift (n, 2) of the base of the nose and the skin above the lips against frame `reference`, and how well it fits.
-
-    When a head turns, the mouth moves against the eyes that the tracker holds on to; this part moves with the mouth.
-    """
-    reach = 9
-    x = int(shape.centre) - CROP_BOX[0]
-    low = int(np.clip(shape.c0 - 0.22 * shape.gap - shape.upper + 3 - CROP_BOX[1], 18, 60))
-    left, right = max(reach, x - 30), min(CROP_BOX[2] - CROP_BOX[0] - reach, x + 30)
-    top = 2
-    template = _plain(crop(reference))[top + reach // 2 : low, left:right]
-    found = np.zeros((len(rows), 2))
-    match = np.zeros(len(rows))
-    for i, index in enumerate(rows):
-        area = _plain(crop(int(index)))[: low + reach, left - reach : right + reach]
-        scores = cv2.matchTemplate(area, template, cv2.TM_CCOEFF_NORMED)
-        _, best, _, (px, py) = cv2.minMaxLoc(scores)
-        found[i] = px + _peak(scores[py], px) - reach, py + _peak(scores[:, px], py) - (top + reach // 2)
-        match[i] = best
-    return found, match
-
-
-def _plain(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), 1.0), np.float32)
-
-
-def _peak(scores: NDArray[np.float32], at: int) -> float:
-    if not 0 < at < len(scores) - 1:
-        return 0.0
-    a, b, c = (float(v) for v in scores[at - 1 : at + 2])
-    bend = a - 2 * b + c
-    return float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5)) if bend < -1e-9 else 0.0
-
-
 def _in_smoothed_frame(
     seen: NDArray[np.float64], shape: MouthShape, raw: NDArray[np.float64], smooth: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -254,11 +230,11 @@ def _inside(
     turn: NDArray[np.float32],
     shift: NDArray[np.float64],
     shape: MouthShape,
-    skin: NDArray[np.float32],
-    lip: NDArray[np.float32],
+    rest: KeyFrame,
     least_worth: float,
 ) -> tuple[Interior, str]:
     """The person's own open mouth where a key frame shows one wide enough, else a painted one."""
+    skin, lip = _colours(rest.image(), rest.scale, shape.moved(*(float(v) for v in shift[_row_of(rest, keys, at)])))
     painting = painted(shape, skin, lip)
     wide = opening[at]
     best: tuple[float, MouthShape, KeyFrame] | None = None
@@ -266,15 +242,15 @@ def _inside(
         if wide[pick] < 4.0:
             break
         key, row = keys[int(pick)], at[int(pick)]
-        corners = np.array([shape.left, shape.right]) + shift[row, 0]
+        corners = np.array([shape.left, shape.right])
         seen = fit_shape(replace(curves, corners=corners), np.array([row]))
         if seen.gap < 4.0:
             continue
-        lips, untidy, teeth = _doubts(key, seen, curves, int(row), lip)
+        lips, untidy, teeth = _doubts(key, seen, curves, int(row), lip, shift[row])
         worth = min(seen.gap, 15.0) / 15.0 - max(0.0, seen.gap - 20.0) / 10.0 + 0.4 * teeth - 1.5 * lips
         worth -= untidy / 5.0 + 5.0 * float(turn[row])
         if best is None or worth > best[0]:
-            best = worth, seen, key
+            best = worth, seen.moved(*(float(v) for v in shift[row])), key
     if best is None or best[0] < least_worth:
         return painting, "painted"
     _, seen, key = best
@@ -282,15 +258,24 @@ def _inside(
     return taken(picture, key.scale, np.array(KEY_BOX[:2], np.float64), seen, painting), f"frame {key.index}"
 
 
+def _row_of(key: KeyFrame, keys: list[KeyFrame], at: NDArray[np.int64]) -> int:
+    return int(at[[k.index for k in keys].index(key.index)])
+
+
 def _doubts(
-    key: KeyFrame, seen: MouthShape, curves: LipCurves, row: int, lip: NDArray[np.float32]
+    key: KeyFrame,
+    seen: MouthShape,
+    curves: LipCurves,
+    row: int,
+    lip: NDArray[np.float32],
+    shift: NDArray[np.float64],
 ) -> tuple[float, float, float]:
     """Of an open mouth: how much of its inside looks like lip (0..1), how far the columns are from the fitted curves
     (pixels), and how much brighter it is above, where the upper teeth are, than below (-1..1)."""
     image = cv2.resize(key.image(), (KEY_BOX[2] - KEY_BOX[0], KEY_BOX[3] - KEY_BOX[1]), interpolation=cv2.INTER_AREA)
     ratio, light = colours_of(image)
-    x = np.arange(KEY_BOX[0], KEY_BOX[2], dtype=np.float32)
-    y = np.arange(KEY_BOX[1], KEY_BOX[3], dtype=np.float32)[:, None]
+    x = (np.arange(KEY_BOX[0], KEY_BOX[2]) - shift[0]).astype(np.float32)
+    y = (np.arange(KEY_BOX[1], KEY_BOX[3]) - shift[1]).astype(np.float32)[:, None]
     gap = seen.gap * seen.profile(x)
     depth = (y - seen.line(x) + UPPER_SHARE * gap) / np.maximum(gap, 1.0)
     inside = (depth > 0.1) & (depth < 0.9) & (gap > 0.5 * seen.gap)
@@ -311,7 +296,8 @@ def _doubts(
 def _trust(track: FaceTrack, rows: NDArray[np.int64], match: NDArray[np.float64], fps: float) -> NDArray[np.float32]:
     """1 where the pose is near the shot's usual one, 0 where a mouth would sit on the cheek; eased over time."""
     turned = 1.0 - np.clip((track.turn[rows] - 0.16) / 0.12, 0.0, 1.0)
-    fits = np.clip((match - 0.25) / 0.25, 0.0, 1.0)
+    # Half a mouth over another is worse than either: it is one or the other, eased over a few frames.
+    fits = np.where(match > 0.35, 1.0, 0.0)
     raw = np.minimum(turned, fits)
     if len(raw) < 5:
         return np.ones(len(raw), np.float32)
