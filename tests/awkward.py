@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", 16, "-pix_fmt", "yuv420p")
+AAC = ("-c:a", "aac")
 MEDIA = Path(__file__).resolve().parents[1] / "../shared/media"
 
 
@@ -144,32 +146,27 @@ def _item(
     return register
 
 
-X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", 16, "-pix_fmt", "yuv420p")
-AAC = ("-c:a", "aac")
+def _rotated(k: Kitchen, out: Path, degrees: int, turn: str, *codec: object) -> None:
+    """A phone's upright video: stored turned, with a display matrix (which ffmpeg 5.1 writes when copying only)."""
+    plain = out.with_name(f"plain{out.suffix}")
+    k.ffmpeg("-i", k.clip, "-vf", f"crop=400:480,{turn}", *codec, "-c:a", "copy", plain)
+    k.ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v:0", f"rotate={degrees}", out)
+    plain.unlink()
 
 
 @_item("rotated 90.mp4")
 def rotated_90(k: Kitchen, out: Path) -> None:
-    # a phone's upright video: stored lying, with a display matrix (which ffmpeg 5.1 writes when copying only)
-    plain = out.with_name("plain.mp4")
-    k.ffmpeg("-i", k.clip, "-vf", "scale=480:320,setsar=1", *X264, "-c:a", "copy", plain)
-    k.ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v:0", "rotate=90", out)
-    plain.unlink()
+    _rotated(k, out, 90, "transpose=clock", *X264)
 
 
 @_item("rotated-180.mp4")
 def rotated_180(k: Kitchen, out: Path) -> None:
-    k.ffmpeg("-i", k.clip, "-c", "copy", "-metadata:s:v:0", "rotate=180", out)
+    _rotated(k, out, 180, "hflip,vflip", *X264)
 
 
 @_item("rotated-270-422.mov")
 def rotated_270_422(k: Kitchen, out: Path) -> None:
-    plain = out.with_name("plain.mov")
-    k.ffmpeg(
-        "-i", k.clip, "-vf", "scale=480:320,setsar=4/3", "-c:v", "prores_ks", "-profile:v", 2, "-c:a", "copy", plain
-    )
-    k.ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v:0", "rotate=270", out)
-    plain.unlink()
+    _rotated(k, out, 270, "transpose=cclock,setsar=4/3", "-c:v", "prores_ks", "-profile:v", 2)
 
 
 @_item("variable rate.mp4")

@@ -32,9 +32,9 @@ DAMAGED = {"truncated_with_index", "corrupted_bytes"}
 
 # (width, height, fps) and whatever else of VideoInfo the item is about
 EXPECTED: dict[str, dict[str, object]] = {
-    "rotated_90": {"width": 320, "height": 480},
-    "rotated_180": {"width": 480, "height": 480, "rotation_degrees": 180},
-    "rotated_270_422": {"width": 320, "height": 480, "pix_fmt": "yuv444p10le", "sample_aspect": Fraction(3, 4)},
+    "rotated_90": {"width": 400, "height": 480},
+    "rotated_180": {"width": 400, "height": 480, "rotation_degrees": 180},
+    "rotated_270_422": {"width": 400, "height": 480, "pix_fmt": "yuv444p10le", "sample_aspect": Fraction(3, 4)},
     "variable_rate": {"variable_rate": True},
     "webm_variable": {"variable_rate": True, "fps": Fraction(25)},
     "rate_23_976": {"fps": Fraction(24000, 1001)},
