@@ -34,6 +34,7 @@ class Picture:
     width: int
     height: int
     bytes_per_pixel: float = 1.5
+    deep: bool = False  # more than 8 bits a sample: HEVC encodes it, and takes more
 
     @property
     def pixels(self) -> int:
@@ -55,7 +56,7 @@ def pipeline_bytes(picture: Picture, batch: int, threads: int = 1) -> int:
     """RAM of a render without its engine. Measured; see docs/scheduling.md."""
     frame = picture.frame_bytes
     queues = 2 * (min(QUEUE_BYTES, _QUEUED_FRAMES * frame) + frame)
-    encoder_frames = _ENCODER_FRAMES + _ENCODER_FRAMES_PER_THREAD * threads
+    encoder_frames = (_DEEP_FRAMES if picture.deep else _ENCODER_FRAMES) + _ENCODER_FRAMES_PER_THREAD * threads
     coders = _CODER_BYTES + int(frame * (_DECODER_FRAMES + encoder_frames))
     return WORKER_BYTES + queues + coders + batch * frame
 
@@ -64,13 +65,15 @@ _QUEUED_FRAMES = 64
 _CODER_BYTES = 70 * MIB
 _DECODER_FRAMES = 8
 _ENCODER_FRAMES = 16
+_DEEP_FRAMES = 40
 _ENCODER_FRAMES_PER_THREAD = 2
 
 
 def size_class(picture: Picture) -> str:
-    """480p, 720p, 1080p, 1440p, 2160p or 4320p, by the shorter side of a 16:9 frame of as many pixels."""
+    """480p, 720p, 1080p, 1440p, 2160p or 4320p, by the shorter side of a 16:9 frame of as many pixels; a plus stands
+    for more than 8 bits."""
     side = math.sqrt(picture.pixels * 9 / 16)
-    return next((name for limit, name in _SIZES if side <= limit * 1.2), "4320p")
+    return next((name for limit, name in _SIZES if side <= limit * 1.2), "4320p") + ("+" if picture.deep else "")
 
 
 @dataclass(frozen=True)

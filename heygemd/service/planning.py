@@ -23,7 +23,8 @@ class ItemMemory:
         self._prepared = prepared
         self._calibration = calibration
         self._threads = threads
-        self.picture = Picture(video.width, video.height, bytes_per_pixel(video.pix_fmt, video.bit_depth))
+        size = bytes_per_pixel(video.pix_fmt, video.bit_depth)
+        self.picture = Picture(video.width, video.height, size, deep=video.bit_depth > 8)
 
     def load(self, kind: str, precision: str, batch: int) -> Load:
         variant = str(self._prepared.summary.get("variant", ""))
