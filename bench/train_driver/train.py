@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,12 @@ def train(clips: list[Clip], unseen: list[Clip], seed: int, epochs: int, sound_s
     return net.eval()
 
 
+def made_afresh(seed: int, minutes: float) -> list[Clip]:
+    """`make` in a process of its own: libespeak-ng remembers the last voice, and the next clips depend on it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(make, seed, minutes).result()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -123,8 +131,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # sums in another order give other weights
     parts = max(1, round(options.minutes / PART_MINUTES))
-    clips = [clip for k in range(parts) for clip in make(options.seed + k, PART_MINUTES)]
-    unseen = make(options.seed + 998, 10)
+    clips = [clip for k in range(parts) for clip in made_afresh(options.seed + k, PART_MINUTES)]
+    unseen = made_afresh(options.seed + 998, 10)
     net = train(clips, unseen, options.seed, options.epochs, options.sound_share)
     export(
         net,
