@@ -89,7 +89,7 @@ class RewriteRenderer:
         matrix[:, 2] -= region.box.x0, region.box.y0
         opening = float(self._commands.opening[region.index])
         per_pixel = canon.scale_of(matrix)
-        warp = fields(shot.shape, opening, float(self._commands.width[region.index]), 0.8 + 1.1 / per_pixel)
+        warp = fields(shot.shape, opening, float(self._commands.width[region.index]), 1.2 + 1.6 / per_pixel)
         strength = self._strength(region.index, region.source_index)
         if shot.reference:
             own = float(self._opening[region.source_index])

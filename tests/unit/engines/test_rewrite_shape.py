@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from heygemd.engines.rewrite.interior import painted, pose
+from heygemd.engines.rewrite.motion import commands
+from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, MouthShape, fields
+
+CLOSED = MouthShape(98.0, 158.0, 150.0, 0.5, 1.0, 0.0, 0.0, 8.0, 11.0)
+OPEN = MouthShape(98.0, 158.0, 150.0, 0.5, -1.5, 0.0, 8.0, 8.0, 11.0)
+XS = np.arange(FIELD_BOX[0], FIELD_BOX[2] + 1, STEP)
+
+
+@pytest.mark.parametrize("shape", [CLOSED, OPEN])
+@pytest.mark.parametrize("opening", [0.0, 3.0, 9.0, 18.0])
+@pytest.mark.parametrize("width", [0.8, 1.0, 1.1])
+def test_nothing_moves_on_the_edge_and_nothing_tears(shape: MouthShape, opening: float, width: float) -> None:
+    warp = fields(shape, opening, width, 1.5)
+    used = np.where(warp.below_upper < warp.above_lower, warp.dy_upper, warp.dy_lower)
+    for field in (used, warp.dx):
+        edge = np.concatenate([field[0], field[-1], field[:, 0], field[:, -1]])
+        assert np.abs(edge).max() < 0.35
+    # Folding would show a part of the face twice: the map must stay monotonic on both sides of the lips.
+    above = warp.below_upper < 0
+    below = warp.above_lower < 0
+    for field, side in ((warp.dy_upper, above), (warp.dy_lower, below)):
+        slope = np.diff(field, axis=0) / STEP
+        assert slope[side[1:] & side[:-1]].min() > -0.9
+    # Beyond the corners the two sides agree: no slit.
+    outside = np.abs(XS - shape.centre) > 1.03 * shape.half * max(width, 1.0)
+    line = np.argmin(np.abs(warp.below_upper + 0.0), axis=0)
+    jump = (warp.dy_upper - warp.dy_lower)[line, np.arange(len(XS))]
+    assert np.abs(jump[outside]).max() < 0.3
+
+
+def test_the_inside_is_as_high_as_commanded() -> None:
+    warp = fields(CLOSED, 12.0, 1.0, 1.5)
+    middle = int(np.argmin(np.abs(XS - CLOSED.centre)))
+    height = (warp.below_upper + warp.above_lower)[:, middle]
+    np.testing.assert_allclose(height, 12.0, atol=0.01)
+
+
+def test_unchanged_opening_moves_nothing() -> None:
+    warp = fields(OPEN, OPEN.gap, 1.0, 0.0)
+    assert max(np.abs(f).max() for f in (warp.dx, warp.dy_lower, warp.dy_upper)) < 1e-5
+
+
+def test_teeth_hang_from_the_skull() -> None:
+    skin, lip = np.array([200.0, 160, 140], np.float32), np.array([170.0, 90, 90], np.float32)
+    inside = painted(CLOSED, skin, lip)
+    y, x = (v.astype(np.float32) for v in np.mgrid[148:164, 118:138])
+    far = np.full_like(x, 9.0)
+    small = pose(inside, CLOSED, x, y, far, far, 8.0)
+    large = pose(inside, CLOSED, x, y, far, far, 18.0)
+    # The rows of the upper teeth are the same at any opening, but for the light.
+    ratio = small[2:4] / large[2:4]
+    assert ratio.std() < 0.02
+    assert large[3].mean() > 1.7 * large[-2].mean()
+
+
+def test_commands_close_widen_and_gate() -> None:
+    one = np.ones(4, np.float32)
+    made = commands(
+        opening=one * [1, 0.5, 0.5, 0],
+        width=one * [0, 1, -1, 0],
+        closure=one * [0, 0, 1, 0],
+        teeth=0 * one,
+        activity=one * [1, 1, 1, 0],
+        full=16.0,
+        follow=True,
+    )
+    np.testing.assert_allclose(made.opening, [16, 8, 0, 0])
+    assert made.width[1] > 1 > made.width[2]
+    np.testing.assert_allclose(made.gate, [1, 1, 1, 0])
