@@ -93,6 +93,9 @@ class Scheduler:
     def waiting(self) -> Iterator[Request]:
         return (request for _, request in self._waiting.values())
 
+    def is_waiting(self, request_id: str) -> bool:
+        return request_id in self._waiting
+
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
