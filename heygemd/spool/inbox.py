@@ -142,16 +142,28 @@ class _Pass:
                 self.listing.ignored[seen.path] = "not a kind of file that a pair is made of"
             else:
                 self.by_folder[seen.folder].append(seen)
-        taken_along: set[str] = set()
+        self.taken_along: set[str] = set()  # files that go to failed/ with a manifest that does not name them
         for seen, words, found in known:
-            taken_along |= self._manifest(seen, words, found)
+            self._manifest(seen, words, found)
         for folder in sorted(self.by_folder):
-            rest = [seen for seen in self.by_folder[folder] if seen.path not in taken_along]
+            rest = [seen for seen in self.by_folder[folder] if seen.path not in self.taken_along]
             pairs, lone = pair_files(rest, self.claimed)
             for pair in pairs:
                 self._pair(pair)
             for single in lone:
                 self._lone(folder, single)
+        self._left_over()
+
+    def _left_over(self) -> None:
+        """Files that only refused manifests name, more than one of them: free again once those are gone."""
+        told = {path for waiting in self.waiting for path in waiting.files}
+        told |= {file.path for _, drop in self.ready for file in drop.inputs}
+        told |= {file.path for refusal in self.refused for file in refusal.drop.inputs}
+        for path in sorted(self.named_by.keys() - told):
+            seen = self.listing.files[path]
+            if seen.claim not in self.claimed:
+                names = ", ".join(shown(name) for name in sorted(self.named_by[path]))
+                self._wait(path, Why.IN_USE, [seen], f"{names} name it")
 
     def within_limits(self, pending: Mapping[str, int]) -> list[Drop]:
         """The ready drops, the longest quiet first, as far as their folders have room for more."""
@@ -168,30 +180,31 @@ class _Pass:
                 ready.append(drop)
         return ready
 
-    def _manifest(self, seen: Seen, words: Words, found: Found) -> set[str]:
-        """Sort one unclaimed manifest; paths of files that go with it though it does not name them."""
+    def _manifest(self, seen: Seen, words: Words, found: Found) -> None:
+        """Sort one unclaimed manifest."""
         present = list({file.path: file for file in found.files.values()}.values())
         group = [seen, *present]
         stem = manifest_stem(seen.name) or ""
         if not self.settle.settled(seen.path):
             self._wait(seen.path, Why.SETTLING, [seen], self.settle.missing_for(seen.path))
-            return set()
+            return
         error = words.error or found.error
         along: list[Seen] = []
         if words.error is not None:
-            along = [s for s in self.by_folder.get(seen.folder, ()) if nfc(stem_of(s.name)) == nfc(stem)]
+            beside = [s for s in self.by_folder.get(seen.folder, ()) if s.path not in self.taken_along]
+            along = [s for s in beside if nfc(stem_of(s.name)) == nfc(stem)]
+            self.taken_along.update(s.path for s in along)
         if error is None and found.missing:
             names = ", ".join(shown(name) + (f" ({why})" if why else "") for name, why in sorted(found.missing.items()))
             if not self._overdue(group):
                 self._wait(seen.path, Why.MISSING, group, f"waits for {names}")
-                return set()
+                return
             error = MissingInputError(f"{shown(seen.path)}: {names} never came", path=seen.path)
         if error is None and words.manifest is not None:
             error = self._manifest_drop(seen, words.manifest, found, present)
         if error is not None:
             own = [f for f in present if self.named_by[f.path] == {seen.path}] + along
             self._refuse(stem, seen.folder, own, seen, error)
-        return {file.path for file in along}
 
     def _manifest_drop(self, seen: Seen, manifest: Manifest, found: Found, present: list[Seen]) -> HeygemdError | None:
         """Make the drop or wait; the error when it can never be made."""
