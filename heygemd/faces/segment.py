@@ -35,8 +35,9 @@ def likelihoods(columns: Floats, colours: Colours) -> tuple[Floats, Floats]:
 
     Pixels are not independent and no class explains everything, so the likelihoods are tempered and floored.
     """
-    scaled = (columns[:, :, None] - colours.mean) / colours.deviation
-    classes = -0.5 * (scaled**2).sum(axis=-1) - np.log(colours.deviation).sum(axis=-1)
+    mean, deviation = colours.mean.astype(np.float32), colours.deviation.astype(np.float32)
+    scaled = (columns[:, :, None] - mean) / deviation
+    classes = np.float32(-0.5) * (scaled * scaled).sum(axis=-1) - np.log(deviation).sum(axis=-1)
     classes = np.maximum(classes, classes.max(axis=-1, keepdims=True) - 5.0)
     mouth = np.maximum(classes[..., DARK], classes[..., TEETH])
     five = np.stack([classes[..., SKIN_ABOVE], classes[..., UPPER_LIP], mouth, classes[..., LOWER_LIP]], axis=-1)

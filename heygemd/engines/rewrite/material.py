@@ -21,7 +21,7 @@ from heygemd.faces.track import FaceTrack
 
 KEY_BOX = (48, 104, 208, 240)
 """What a key frame shows, in canonical pixels: from under the nose to under the chin."""
-CHUNK_FRAMES = 600
+CHUNK_FRAMES = 300
 TALKING_PX = 1.4
 """Above this deviation of the opening (canonical pixels) the person speaks."""
 OWN, REFERENCE = "own", "reference"
