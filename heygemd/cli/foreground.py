@@ -150,12 +150,25 @@ def _print_plan(found: dict[str, Any]) -> None:
         ("segments", count),
         ("batch", found.get("batch")),
         ("precision", found.get("precision")),
-        ("memory", f"{found['predicted_mib']} MiB" if found.get("predicted_mib") is not None else None),
+        ("memory", _memory_words(found)),
         ("estimate", seconds_in_words(found.get("estimate_seconds")) or None),
     ]
     for name, value in rows:
         if value is not None:
             say(f"{name:<10} {safe(value)}")
+
+
+def _memory_words(found: dict[str, Any]) -> str | None:
+    """531 MiB predicted, 560 MiB reserved (measured, 12 times)."""
+    if found.get("predicted_mib") is None:
+        return None
+    words = f"{found['predicted_mib']} MiB predicted"
+    wanted = (found.get("device_kind"), found.get("precision"), found.get("batch"))
+    for way in found.get("memory", ()):
+        if (way["device_kind"], way["precision"], way["batch"]) == wanted:
+            times = f", {way['measurements']} times" if way["measurements"] else ""
+            words += f", {way['reserved_mib']} MiB reserved ({way['source']}{times})"
+    return words
 
 
 def _facts(receipt: dict[str, Any]) -> str:

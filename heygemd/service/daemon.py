@@ -15,6 +15,7 @@ from heygemd.config import Settings
 from heygemd.core.errors import HeygemdError, ShareAwayError
 from heygemd.core.job import JobState
 from heygemd.gpu.devices import cpu_device, devices
+from heygemd.gpu.watch import DeviceWatch
 from heygemd.ops import systemd
 from heygemd.ops.logs import get_logger, log_event
 from heygemd.service.calls import Calls
@@ -22,7 +23,7 @@ from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.housekeeping import Housekeeping
 from heygemd.service.intake import Intake, settled
 from heygemd.service.notify import Notifier
-from heygemd.service.setup import make_executor, task_settings
+from heygemd.service.setup import make_calibration, make_executor, task_settings
 from heygemd.service.share_door import ShareDoor
 from heygemd.spool.drops import Scan
 from heygemd.spool.inbox import Inbox
@@ -133,6 +134,10 @@ class Daemon:
         self._calls = Calls()
         targets = devices(settings.scheduler)
         self._device_names = ", ".join(device.name for device in targets)
+        self._device_watch = DeviceWatch(targets, settings.scheduler)
+        calibration = make_calibration(layout.state)
+        if calibration.dropped_reason is not None:
+            log("library.message", reason=f"the calibration is not used: {calibration.dropped_reason}")
         self._dispatcher = Dispatcher(
             journal=journal,
             executor=make_executor(settings, log),
@@ -143,6 +148,8 @@ class Daemon:
             work=layout.work,
             log=log,
             status_seconds=settings.service.status_seconds,
+            calibration=calibration,
+            watch=self._device_watch,
         )
         self._intake = Intake(journal, self._dispatcher, layout, self._calls, log)
         self._notifier = Notifier(settings.service.notify_hosts, log)
@@ -164,6 +171,7 @@ class Daemon:
         sweep_work(self._layout, unfinished)
         if self._journal.setting("paused"):
             self._dispatcher.pause("`heygemd pause` was called")
+        self._device_watch.start()
         self._watch.start()
         self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.problem or self._watch.mode)
         while self._stop.reason is None and not (once and self._drained()):

@@ -13,16 +13,18 @@ from typing import Any
 from heygemd.config import Settings
 from heygemd.core.errors import CannotFitError, HeygemdError, TryLaterError, UsageError
 from heygemd.core.job import InputFile, Item, Job
+from heygemd.core.memory import Calibration
 from heygemd.core.options import Options
 from heygemd.core.placement import Device
+from heygemd.core.plan import Plan
 from heygemd.files import explained, publish_file, temp_name
 from heygemd.gpu.devices import cpu_device, devices
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.door import ClaimKey, Delivery, ItemOutcome, StagedItem
-from heygemd.service.planning import plan_item
-from heygemd.service.setup import make_executor, task_settings
+from heygemd.service.planning import ItemMemory, cpu_threads, plan_item
+from heygemd.service.setup import make_calibration, make_executor, task_settings
 from heygemd.service.tasks import prepare_task
-from heygemd.work.item import ItemFolder
+from heygemd.work.item import ItemFolder, Prepared
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def render_one(
         settings=replace(task_settings(settings), checkpoint=checkpoint),
         work=work,
         log=log,
+        calibration=make_calibration(settings.state.absolute(), readonly=True),
     )
     try:
         dispatcher.submit(job)
@@ -192,7 +195,8 @@ def plan_one(
             "devices": [asdict(device) for device in targets],
         }
         try:
-            plan = plan_item(prepared, folder, targets, settings.scheduler)
+            known = make_calibration(settings.state.absolute(), readonly=True).calibration
+            plan = plan_item(prepared, folder, targets, settings.scheduler, known)
         except CannotFitError as error:
             return report | {"refused": True, "reason": error.message, "remedy": error.remedy}
         return report | {
@@ -201,8 +205,29 @@ def plan_one(
             "precision": plan.precision,
             "device_kind": plan.device_kind,
             "predicted_mib": -(-plan.predicted_bytes // 2**20),
+            "memory": _memory_of(plan, prepared, targets, known),
             "estimate_seconds": _estimate_seconds(prepared.seconds, prepared.num_frames, prepared.video.num_frames),
         }
+
+
+def _memory_of(plan: Plan, prepared: Prepared, targets: Sequence[Device], known: Calibration) -> list[dict[str, Any]]:
+    """Every way that fits some device: predicted, reserved, and whether the formula or measurements say so."""
+    memory = ItemMemory(prepared, known, cpu_threads(targets))
+    rows = []
+    for choice in plan.choices:
+        correction, source = known.find(memory.load(choice.kind, choice.precision, choice.batch))
+        rows.append(
+            {
+                "device_kind": choice.kind,
+                "precision": choice.precision,
+                "batch": choice.batch,
+                "predicted_mib": -(-choice.predicted_bytes // 2**20),
+                "reserved_mib": -(-choice.reserved_bytes // 2**20),
+                "source": source,
+                "measurements": correction.count,
+            }
+        )
+    return rows
 
 
 def _estimate_seconds(seconds: Mapping[str, float], num_frames: int, num_source_frames: int) -> float:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from heygemd.config import Settings
+from heygemd.gpu.calibration import CalibrationStore, fingerprint
+from heygemd.gpu.devices import cards
 from heygemd.service.tasks import TaskSettings
 from heygemd.work.local import LocalExecutor
 
@@ -17,6 +20,12 @@ def task_settings(settings: Settings) -> TaskSettings:
         default_engine=settings.engines.default,
         checkpoint_dir=settings.checkpoint_dir,
     )
+
+
+def make_calibration(state: Path, *, readonly: bool = False) -> CalibrationStore:
+    """What was measured on this machine, from STATE/calibration.json; empty where the machine is another one now."""
+    models = [f"{card.name} {card.total_bytes} driver {card.driver}" for card in cards()]
+    return CalibrationStore(state / "calibration.json", fingerprint(models), readonly=readonly)
 
 
 def make_executor(settings: Settings, log: Callable[..., None]) -> LocalExecutor:
