@@ -88,20 +88,15 @@ class Load:
     batch: int
 
     @property
-    def key(self) -> str:
-        return "/".join([self.engine, self.variant or "-", self.kind, self.precision, self.size, str(self.batch)])
-
-    def key_of_size(self) -> str:
-        """The same at any batch: what is taken where this batch was never measured."""
-        return replace(self, batch=0).key
-
-    def key_of_engine(self) -> str:
-        return replace(self, batch=0, size="any").key
+    def keys(self) -> tuple[str, str, str]:
+        """Under which measurements are kept, from the most to the least like it: exactly this, the same with any batch,
+        and with any size."""
+        start = f"{self.engine}/{self.variant or '-'}/{self.kind}/{self.precision}"
+        return f"{start}/{self.size}/{self.batch}", f"{start}/{self.size}/any", f"{start}/any/any"
 
     @property
-    def keys(self) -> tuple[str, str, str]:
-        """From the most to the least like it."""
-        return self.key, self.key_of_size(), self.key_of_engine()
+    def key(self) -> str:
+        return self.keys[0]
 
 
 @dataclass(frozen=True)
@@ -174,10 +169,7 @@ class Calibration:
     def raise_after_oom(self, load: Load, formula_bytes: int, reserved_bytes: int) -> Calibration:
         """The load did not fit into what was reserved for it. Only its own key and size rise."""
         tried = reserved_bytes / formula_bytes
-        changed = {
-            key: self.corrections.get(key, self.find(load)[0]).out_of_memory(tried)
-            for key in (load.key, load.key_of_size())
-        }
+        changed = {key: self.corrections.get(key, self.find(load)[0]).out_of_memory(tried) for key in load.keys[:2]}
         return Calibration({**self.corrections, **changed})
 
     def to_dict(self) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class _Job:
     plan: Plan
     truth: float  # real bytes over formula
     left: int
+    ways: tuple[Choice, ...] = ()
     started: bool = False
     tries: dict[int, int] = field(default_factory=dict)
     failed: bool = False
@@ -115,7 +116,10 @@ class Simulation:
         self._real: dict[str, int] = dict.fromkeys(self._others, 0)
         self._lost: dict[str, float] = {}
         self._calibration = Calibration()
-        self._scheduler = Scheduler(self._devices(), aging_seconds=world.aging_seconds)
+        self._total = {card.name: card.total_bytes for card in self._cards}
+        self._most_bytes = 0  # the largest budget of now
+        self._scheduler = Scheduler(aging_seconds=world.aging_seconds)
+        self._publish()
         room = sum(card.slots for card in self._cards) + 1
         # Which jobs are worked on at all is decided by the same rules: each holds one of `room` places.
         self._admission = Scheduler([Device("jobs", "job", room, room, room)], aging_seconds=world.aging_seconds)
@@ -162,7 +166,8 @@ class Simulation:
 
     def _begin(self, job: _Job) -> None:
         trace = job.trace
-        offers = [DeviceOffer(card.kind, card.budget_bytes, best_batch=64, slots=card.slots) for card in self._cards]
+        sizes = {(card.budget_bytes, card.slots) for card in self._cards}
+        offers = [DeviceOffer("cuda", budget, best_batch=64, slots=slots) for budget, slots in sorted(sizes)]
         request = PlanRequest(
             trace.frames, Fraction(trace.fps), trace.width, trace.height, self.world.segment_seconds, 3000,
             None, 6_200_000_000,
@@ -178,15 +183,14 @@ class Simulation:
         job.plan = Plan(cut(request), best.batch, best.precision, best.predicted_bytes, best.kind, found)
         job.left = len(job.plan.segments)
         self._count_ideal(job)
-        for segment in job.plan.segments:
-            self._offer(job, segment.number)
+        self._offer(job, [segment.number for segment in job.plan.segments])
 
     def _estimate(self, picture: Picture, batch: int) -> Estimate:
         return self._calibration.estimate(_load(picture, batch), formula_bytes(picture, batch))
 
     def _count_ideal(self, job: _Job) -> None:
         picture = _picture(job)
-        most = max(card.budget_bytes for card in self._cards) // self.world.slots
+        most = max(self._total.values()) * self.world.fraction // self.world.slots
         batch = next((c.batch for c in job.plan.choices if c.reserved_bytes <= most), job.plan.choices[-1].batch)
         least = min(c.reserved_bytes for c in job.plan.choices)
         for segment in job.plan.segments:
@@ -196,32 +200,26 @@ class Simulation:
             self.tally.longest_seconds = max(self.tally.longest_seconds, job.trace.arrival_seconds + seconds)
         self.tally.segments += len(job.plan.segments)
 
-    def _offer(self, job: _Job, number: int) -> None:
+    def _offer(self, job: _Job, numbers: Sequence[int]) -> None:
+        """Ask for these segments, with the estimates of now."""
         if job.failed:
             return
-        picture, cards = _picture(job), self._devices()
-        most = max((card.budget_bytes for card in cards), default=0)
-        fresh = []
+        picture, fresh = _picture(job), []
         for choice in job.plan.choices:
             estimate = self._estimate(picture, choice.batch)
             reserved = estimate.reserved_bytes
-            if choice is job.plan.choices[-1] and most:
-                reserved = min(reserved, most)  # what was admitted stays possible
+            if choice is job.plan.choices[-1] and self._most_bytes:
+                reserved = min(reserved, self._most_bytes)  # what was admitted stays possible
             fresh.append(replace(choice, predicted_bytes=estimate.predicted_bytes, reserved_bytes=reserved))
-        job.plan = replace(job.plan, choices=monotone(fresh))
-        trace = job.trace
-        self._scheduler.offer(
-            Request(
-                f"{trace.id}/{number}",
-                trace.id,
-                trace.folder,
-                trace.priority,
-                trace.arrival_seconds,
-                number,
-                job.plan.needs,
-                job.plan.alone,
+        plan = job.plan = replace(job.plan, choices=monotone(fresh))
+        job.ways = plan.of_kind("cuda")
+        trace, needs = job.trace, plan.needs
+        for number in numbers:
+            name = f"{trace.id}/{number}"
+            since = trace.arrival_seconds
+            self._scheduler.offer(
+                Request(name, trace.id, trace.folder, trace.priority, since, number, needs, plan.alone)
             )
-        )
 
     def _end(self, job: _Job) -> None:
         self._open -= 1
@@ -249,7 +247,7 @@ class Simulation:
         if not job.started:
             job.started = True
             self.tally.waits.setdefault(job.trace.priority, []).append(self._now - job.trace.arrival_seconds)
-        choice = job.plan.of_kind(placement.device.kind)[placement.step]
+        choice = job.ways[placement.step]
         picture, name = _picture(job), placement.device.name
         real = int(formula_bytes(picture, choice.batch) * job.truth * self._dice.uniform(0.98, 1.0))
         task = _Task(job, number, placement, choice, real, self._now)
@@ -266,8 +264,7 @@ class Simulation:
         self._at(self._now + seconds, lambda: self._answer(task))
 
     def _overflows(self, name: str) -> bool:
-        total = next(card.total_bytes for card in self._cards if card.name == name)
-        return self._real[name] + self._others[name] > total
+        return self._real[name] + self._others[name] > self._total[name]
 
     def _answer(self, task: _Task) -> None:
         request = task.placement.request
@@ -316,12 +313,9 @@ class Simulation:
             job.left += 1
         elif decision.action == "alone":
             job.plan = replace(job.plan.limited(1), alone=True)
-        for again in numbers:
-            self._at(self._now + decision.wait_seconds, lambda again=again: self._offer(job, again))  # type: ignore[misc]
-        for segment in job.plan.segments:  # those that wait still are asked for with the new needs
-            name = f"{job.trace.id}/{segment.number}"
-            if self._scheduler.is_waiting(name):
-                self._offer(job, segment.number)
+        self._at(self._now + decision.wait_seconds, lambda: self._offer(job, numbers))
+        others = [s.number for s in job.plan.segments if self._scheduler.is_waiting(f"{job.trace.id}/{s.number}")]
+        self._offer(job, others)  # with the new needs
 
     # ---- the world moves ----
 
@@ -332,24 +326,29 @@ class Simulation:
             if card.name not in self._lost
         ]
 
+    def _publish(self) -> None:
+        found = self._devices()
+        self._most_bytes = max((card.budget_bytes for card in found), default=0)
+        self._scheduler.set_devices(found)
+
     def _move(self) -> None:
         for card in self._cards:
             most = int(card.total_bytes * self.world.noise)
             step = int(self._dice.uniform(-0.25, 0.25) * most)
             self._others[card.name] = min(most, max(0, self._others[card.name] + step))
-            if self._overflows(card.name):
+            if self._overflows(card.name):  # rare, so all tasks are looked at
                 running = [t for t in self._tasks.values() if t.placement.device.name == card.name and t.error is None]
                 if running:
                     task = max(running, key=lambda t: t.started_seconds)
                     task.error = OutOfMemoryError("out of memory")
                     self._at(self._now + 1.0, lambda task=task: self._answer(task))  # type: ignore[misc]
-        self._scheduler.set_devices(self._devices())
+        self._publish()
         self._at(self._now + _REFRESH_SECONDS, self._move)
 
     def _lose(self, name: str) -> None:
         self.tally.losses += 1
         self._lost[name] = self._now
-        self._scheduler.set_devices(self._devices())
+        self._publish()
         for task in [t for t in self._tasks.values() if t.placement.device.name == name]:
             task.error = WorkerDiedError("the card is lost")
             self._answer(task)
@@ -357,7 +356,7 @@ class Simulation:
 
     def _return(self, name: str) -> None:
         self._lost.pop(name, None)
-        self._scheduler.set_devices(self._devices())
+        self._publish()
 
     # ---- the report ----
 

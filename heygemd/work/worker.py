@@ -23,6 +23,7 @@ from heygemd.core.plan import Plan, Segment
 from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.core.task import Message, Task
 from heygemd.files import explain
+from heygemd.gpu import peak
 from heygemd.work.item import ItemFolder
 from heygemd.work.meter import PeakMeter
 
@@ -119,8 +120,10 @@ class Worker:
                 media=MediaSettings.model_validate(values["media"]),
                 threads=task.threads,
             )
+        peak.reset_peak()
         stats = self._renderer.render(Segment(**values["segment"]), batch=values["batch"], report=self.report)
-        return asdict(stats)
+        on_device = None if task.device == "cpu" else peak.peak_bytes()
+        return asdict(stats) | ({} if on_device is None else {"device_peak_bytes": on_device})
 
     def _drop_renderer(self) -> None:
         if self._renderer is not None:

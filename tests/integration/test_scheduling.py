@@ -1,0 +1,144 @@
+"""The real daemon under memory budgets and bad luck: simulated cards, workers killed and hung, calibration."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests import media
+from tests.daemon import Daemon
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return media.moving_portrait(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=1.0, size=256)
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return media.speech(tmp_path_factory.mktemp("voice") / "voice.wav", "One two three four five six.")
+
+
+def drop(daemon: Daemon, clip: Path, voice: Path, *names: str) -> None:
+    for name in names:
+        target = daemon.inbox / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(clip, target.with_suffix(".mp4"))
+        shutil.copy(voice, target.with_suffix(".wav"))
+
+
+def workers(daemon: Daemon) -> list[int]:
+    """Pids of worker processes."""
+    found = []
+    for pid in daemon.children():
+        try:
+            if b"heygemd.work.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_model(
+    tmp_path: Path, clip: Path, voice: Path
+) -> None:
+    daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="1100,600", SCHEDULER__SEGMENT_SECONDS="1.2")
+    drop(daemon, clip, voice, "one", "two")
+    assert daemon.once() == 0, daemon.log.read_text()
+    started = daemon.events("segment.started")
+    assert started == [], "they are for debugging only"
+    finished = daemon.events("segment.finished")
+    assert {e["heygemd.device"] for e in finished} == {"sim:0", "sim:1"}
+    assert len(finished) >= 4
+    corrected = daemon.events("memory.corrected")
+    assert corrected
+    state = json.loads((daemon.root / ".state/calibration.json").read_text())
+    keys = [key for key in state["corrections"] if "/480p/" in key]
+    assert keys and state["fingerprint"]["devices"] == "cpu"
+    last = finished[-1]
+    predicted, measured = last["heygemd.memory.predicted_bytes"], last["heygemd.memory.measured_bytes"]
+    assert abs(predicted / measured - 1) <= 0.15, "after a few segments the model knows"
+
+    plan = json.loads(daemon.cli("plan", str(clip), str(voice), "--json").stdout)
+    assert plan["memory"][0]["source"] == "measured"
+    assert plan["memory"][0]["measurements"] >= len(finished) // 2
+
+
+def test_what_fits_no_card_is_refused_before_anything_is_rendered(tmp_path: Path, clip: Path, voice: Path) -> None:
+    daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="[200]")
+    drop(daemon, clip, voice, "talk")
+    assert daemon.once() == 1
+    error = daemon.error("talk")["error"]
+    assert error["type"] == "CannotFitError"
+    assert "256x256 render needs at least" in error["message"] and "offers 180 MiB" in error["message"]
+    assert daemon.events("segment.finished") == []
+
+
+def test_workers_killed_at_random_moments_cost_retries_not_jobs(tmp_path: Path, clip: Path, voice: Path) -> None:
+    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="0.8", SCHEDULER__ATTEMPTS="4") as daemon:
+        drop(daemon, clip, voice, "talk")
+        daemon.start()
+        for wanted in (1, 2):
+            daemon.wait(lambda n=wanted: len(daemon.events("segment.finished")) >= n, what="a segment")
+            for pid in workers(daemon):
+                os.kill(pid, signal.SIGKILL)
+        daemon.wait_state("talk", "done", "failed")
+        assert daemon.receipt("talk")["state"] == "done"
+        numbers = [e["heygemd.segment.number"] for e in daemon.events("segment.finished")]
+        assert sorted(numbers) == list(range(len(numbers))), "each segment was finished once"
+        assert daemon.events("worker.died")
+        video = daemon.root / "outbox/talk/talk.mp4"
+        assert int(media.probe(video)["nb_read_frames"]) == daemon.receipt("talk")["items"][0]["video"]["frames"]
+
+
+def test_a_worker_that_hangs_is_ended_and_its_segment_done_elsewhere(tmp_path: Path, clip: Path, voice: Path) -> None:
+    with Daemon(
+        tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1", SCHEDULER__HEARTBEAT_TIMEOUT_SECONDS="20"
+    ) as daemon:
+        drop(daemon, clip, voice, "talk")
+        daemon.start()
+        daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
+        for pid in workers(daemon):
+            os.kill(pid, signal.SIGSTOP)
+        daemon.wait(lambda: daemon.events("worker.hung"), what="the hang is noticed")
+        assert daemon.wait_state("talk", "done", "failed")["state"] == "done"
+
+
+def test_a_poison_job_fails_alone_with_evidence(tmp_path: Path, clip: Path, voice: Path) -> None:
+    """Its workers are killed whenever they render it; the other folder's job goes through."""
+    with Daemon(tmp_path / "share", SCHEDULER__ATTEMPTS="2", SCHEDULER__CPU_SLOTS="2") as daemon:
+        drop(daemon, clip, voice, "poison")
+        daemon.start()
+
+        def poisoned() -> bool:
+            for pid in workers(daemon):
+                if any("items/000/segments" in arguments for arguments in command_lines_below(daemon, pid)):
+                    os.kill(pid, signal.SIGKILL)
+            return bool(daemon.status("poison")["state"] == "failed")
+
+        daemon.wait(poisoned, 120, "the job fails")
+        drop(daemon, clip, voice, "other/good")
+        assert daemon.wait_state("good", "done", "failed")["state"] == "done"
+        error = daemon.error("poison")["error"]
+        assert error["type"] == "WorkerDiedError"
+        assert [a["type"] for a in error["details"]["attempts"]] == ["WorkerDiedError"] * 2
+        assert all("SIGKILL" in a["message"] for a in error["details"]["attempts"])
+
+
+def command_lines_below(daemon: Daemon, parent: int) -> list[str]:
+    found = []
+    for pid in daemon.children():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            if int(stat[1]) == parent:
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
