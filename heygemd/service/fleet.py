@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.placement import Placement, Request, Scheduler
@@ -39,6 +40,7 @@ class Fleet:
         self._aside_until: dict[str, float] = {}
         self._warm: dict[str, list[int]] = {}  # what idle workers may still hold, by device
         self._stale = False
+        self._told_waiting: set[str] = set()
         self.scheduler = Scheduler(aging_seconds=aging_seconds)
         self._publish()
 
@@ -73,10 +75,17 @@ class Fleet:
         """CPU devices that are not the host: simulated cards."""
         return frozenset(d.name for d in self._here if d.kind == "cpu" and d.name != self._host.name)
 
-    def could_run(self, request: Request) -> bool:
-        """Whether some device of now has the budget for it, free or not."""
+    def tell_waiting(self, request: Request, context: Mapping[str, Any]) -> None:
+        """Say once for each job when no device of now has the budget for it, free or not. It is not forgotten."""
         capacity = self.scheduler.capacity
-        return any(name not in request.avoid and capacity.is_able(name, request.needs) for name in capacity.devices)
+        if request.job_id in self._told_waiting or any(
+            name not in request.avoid and capacity.is_able(name, request.needs) for name in capacity.devices
+        ):
+            return
+        self._told_waiting.add(request.job_id)
+        least = min((steps[-1] for steps in request.needs.values()), default=0)
+        reason = f"no device offers the {-(-least // 2**20)} MiB that it needs at its smallest now"
+        self._log("job.waiting", **context, reason=reason)
 
     def refresh(self, now: float) -> None:
         """Take over what the watch has read, and bring back devices whose time aside is over."""

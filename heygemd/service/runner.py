@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, WorkerDiedError
-from heygemd.core.job import Job
 from heygemd.core.options import Options
 from heygemd.core.placement import Placement, Request
 from heygemd.core.plan import Choice, Plan
@@ -17,32 +16,14 @@ from heygemd.core.task import Message, Task
 from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.watch import DeviceWatch
 from heygemd.service.active import ActiveItem, ActiveJob
-from heygemd.service.door import ClaimKey
 from heygemd.service.estimates import Estimates
 from heygemd.service.fleet import Fleet, LogEvent
+from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import cpu_threads, plan_item, with_estimates
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, finish_task, prepare_task, render_task
 from heygemd.work.executor import Executor
 
 __all__ = ["Ledgerbook", "LogEvent", "TaskRunner"]
-
-
-class Ledgerbook(Protocol):
-    """The part of the journal that is written while jobs run."""
-
-    def update(self, job: Job) -> None: ...
-
-    def release(self, job_id: str, except_paths: Collection[str] = ()) -> None: ...
-
-    def still_needed(self, job_id: str) -> Collection[ClaimKey]: ...
-
-    def set_plan(self, job_id: str, item: str, segments: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def count_attempt(self, job_id: str, item: str, number: int) -> int: ...
-
-    def segment_stats(self, job_id: str, item: str) -> Mapping[int, dict[str, Any]]: ...
-
-    def segment_done(self, job_id: str, item: str, number: int, info: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +78,6 @@ class TaskRunner:
         self._estimates = Estimates(self._store, cpu_threads((*devices, host)), log)
         self._running: dict[str, _Running] = {}
         self._tries: dict[str, list[dict[str, Any]]] = {}  # what went wrong so far, by task
-        self._told_waiting: set[str] = set()
 
     @property
     def num_slots(self) -> int:
@@ -177,7 +157,8 @@ class TaskRunner:
             _, active, item, key = tasks[placement.request.id]
             self._launch(placement, active, item, key)
         for request, active, item, _key in tasks.values():
-            self._tell_waiting(request, active, item)
+            if request.id not in self._running:
+                self._fleet.tell_waiting(request, {**active.job.log_context(), "item": item.item.name})
 
     def _wanted(self, actives: Iterable[ActiveJob], now: float) -> Iterator[tuple[Request, ActiveJob, ActiveItem, str]]:
         for active in actives:
@@ -189,6 +170,7 @@ class TaskRunner:
                     task_id = f"{job.id}/{item.number}/{key}"
                     if task_id in self._running or now < item.not_before_seconds.get(key, 0.0):
                         continue
+                    avoid |= self._died_on(task_id)
                     request = Request(
                         task_id, job.id, job.folder, job.priority, job.created_seconds, order, needs, alone, avoid
                     )
@@ -215,6 +197,12 @@ class TaskRunner:
         avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
         for position, segment in enumerate(missing):
             yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
+
+    def _died_on(self, task_id: str) -> frozenset[str]:
+        """Where its worker died before, as long as there is another place to try."""
+        tries = self._tries.get(task_id, ())
+        died = frozenset(str(entry["device"]) for entry in tries if entry["type"] == WorkerDiedError.__name__)
+        return died if any(d.name not in died for d in self._fleet.renders) else frozenset()
 
     def _launch(self, placement: Placement, active: ActiveJob, item: ActiveItem, key: str) -> None:
         device, task_id = placement.device, placement.request.id
@@ -253,15 +241,6 @@ class TaskRunner:
             return finish_task(task_id, item.folder, item.plan, device, self.settings)
         segment = item.plan.segment(int(key.removeprefix("render:")))
         return render_task(task_id, item.folder, choice, segment, device, self.settings)
-
-    def _tell_waiting(self, request: Request, active: ActiveJob, item: ActiveItem) -> None:
-        """Once for each job: nothing here could take it now, and it is not forgotten."""
-        if active.job.id in self._told_waiting or request.id in self._running or self._fleet.could_run(request):
-            return
-        self._told_waiting.add(active.job.id)
-        least = min((steps[-1] for steps in request.needs.values()), default=0)
-        reason = f"no device offers the {-(-least // 2**20)} MiB that it needs at its smallest now"
-        self._log("job.waiting", **active.job.log_context(), item=item.item.name, reason=reason)
 
     # ---- answers ----
 
