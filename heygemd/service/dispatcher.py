@@ -14,7 +14,7 @@ from typing import Any
 
 from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, ShareAwayError
 from heygemd.core.job import Job, JobState
-from heygemd.core.placement import Device
+from heygemd.core.placement import Device, Request, Scheduler
 from heygemd.core.retry import decide
 from heygemd.files import remove_tree
 from heygemd.gpu.calibration import CalibrationStore
@@ -69,6 +69,8 @@ class Dispatcher:
             watch=watch,
         )
         self._queued: dict[str, Job] = {}
+        # Who is let in is decided as tasks are placed: by priority, age and fair share, at a cost that stays flat.
+        self._admission = Scheduler(aging_seconds=settings.scheduler.aging_seconds)
         self._active: dict[str, ActiveJob] = {}
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
@@ -91,10 +93,12 @@ class Dispatcher:
     def submit(self, job: Job) -> None:
         """A job of the journal that is not over. The journal holds it already."""
         self._queued[job.id] = job
+        self._admission.offer(Request(job.id, job.id, job.folder, job.priority, job.created_seconds, 0, {"job": (1,)}))
 
     def cancel(self, job_id: str) -> bool:
         """End a job; its inputs go to failed/. False when it is not here."""
         if job_id in self._queued:
+            self._admission.withdraw(job_id)
             self._activate(self._queued.pop(job_id))
         active = self._active.get(job_id)
         if active is None:
@@ -159,7 +163,7 @@ class Dispatcher:
         self._show(now)
 
     def _order(self, now: float) -> list[Job]:
-        """Waiting jobs, the next one first: priority with age, then the folder that holds least, then age."""
+        """Waiting jobs, about as they will be let in; for people who ask for their place."""
         held: dict[str, int] = {}
         for active in self._active.values():
             held[active.job.folder] = held.get(active.job.folder, 0) + 1
@@ -173,11 +177,11 @@ class Dispatcher:
 
     def _admit(self, now: float) -> None:
         """Let in as many jobs as keep the slots busy, and one more whose inputs are copied meanwhile."""
-        room = self._runner.num_slots + 1 - len(self._active)
-        if room > 0 and self._queued:
-            for job in self._order(now)[:room]:
-                del self._queued[job.id]
-                self._activate(job)
+        room = self._runner.num_slots + 1
+        self._admission.aging_seconds = self.settings.scheduler.aging_seconds
+        self._admission.set_devices([Device("jobs", "job", room, room, room)])
+        for placement in self._admission.decide(now):
+            self._activate(self._queued.pop(placement.request.id))
 
     def _activate(self, job: Job) -> None:
         if job.started_seconds is None:
@@ -280,6 +284,7 @@ class Dispatcher:
         self._journal.update(job)
         self._journal.release(job.id, except_paths=stuck)
         remove_tree(self._active.pop(job.id).work)
+        self._admission.release(job.id)
         self.ended.append(job)
         self._board.put(job, views.final(job))
 
