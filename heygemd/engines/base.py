@@ -125,7 +125,7 @@ class Renderer(Protocol):
 
 
 class LipSyncEngine(Protocol):
-    """One way of making a mouth move. Constructed without arguments; construction and `memory_bytes` import no torch."""
+    """One way of making a mouth move. Made without arguments; neither that nor `memory_bytes` imports torch."""
 
     name: ClassVar[str]
     description: ClassVar[str]
@@ -141,7 +141,7 @@ class LipSyncEngine(Protocol):
     def analyser(
         self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path
     ) -> Analyser:
-        """`own_speech`: the clip's own sound, 16 kHz mono from the time of frame 0, or None. `work`: a scratch folder."""
+        """`own_speech`: the clip's own sound, 16 kHz mono from frame 0 on, or None. `work`: a scratch folder."""
         ...
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:

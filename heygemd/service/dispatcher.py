@@ -281,8 +281,7 @@ class Dispatcher:
         self._forget(job, delivery.stuck)
 
     def _forget(self, job: Job, stuck: Sequence[str]) -> None:
-        self._journal.update(job)
-        self._journal.release(job.id, except_paths=stuck)
+        self._journal.finish(job, except_paths=stuck)
         remove_tree(self._active.pop(job.id).work)
         self._admission.release(job.id)
         self.ended.append(job)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from heygemd.config import Settings
 from heygemd.core.errors import HeygemdError
-from heygemd.core.job import JobState
-from heygemd.ops import retention
+from heygemd.core.job import Job, JobState
+from heygemd.core.settings import RetentionSettings
+from heygemd.ops.retention import Removal, clean
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
+from heygemd.spool.control import sweep_answers
+from heygemd.spool.farewell import Moved, tidy
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
 from heygemd.spool.places import free_bytes
@@ -24,16 +26,6 @@ _FORGET_SECONDS = 30 * 86400.0
 
 
 _UNFINISHED = frozenset(state for state in JobState if not state.final)
-
-
-def clean(layout: Layout, settings: Settings, busy: Collection[str]) -> tuple[retention.Plan, retention.Outcome]:
-    """One clean-up of outbox, failed and archive; what was planned and what was done."""
-    layout.check_share()  # what cannot be seen is not old
-    roots: dict[retention.Kind, Path] = {"outbox": layout.outbox, "failed": layout.failed, "archive": layout.archive}
-    folders = [folder for kind, root in roots.items() for folder in retention.survey(root, kind)]
-    free = retention.free_bytes(layout.root)
-    plan = retention.plan(folders, settings.retention, now_seconds=time.time(), free_bytes=free, busy=busy)
-    return plan, retention.execute(plan, roots)
 
 
 class Housekeeping:
@@ -59,7 +51,12 @@ class Housekeeping:
         if now >= self._next_clean:
             self._next_clean = now + self.settings.retention.interval_seconds
             busy = frozenset(job.id for job in self._journal.jobs(_UNFINISHED))
-            self._calls.start("clean", partial(clean, self._layout, self.settings, busy), self._cleaned)
+            self._calls.start("clean", partial(self._clean, self.settings.retention, busy), self._cleaned)
+            for job in self._journal.stuck_jobs():
+                needed = self._journal.still_needed(job.id)
+                self._calls.start(
+                    f"tidy {job.id}", partial(tidy, job, self._layout, still_needed=needed), partial(self._tidied, job)
+                )
 
     def _lowest(self) -> tuple[str, int] | None:
         """The disk that has too little room, and its free bytes."""
@@ -90,18 +87,26 @@ class Housekeeping:
         if dispatcher.paused_reason is None:
             dispatcher.pause(reason)
 
-    def _cleaned(self, done: tuple[retention.Plan, retention.Outcome] | None, error: HeygemdError | None) -> None:
-        if error is not None or done is None:
+    def _clean(self, settings: RetentionSettings, busy: Collection[str]) -> list[Removal]:
+        self._layout.check_share()  # what cannot be seen is not old
+        sweep_answers(self._layout.control)
+        return clean(self._layout.root, settings, busy=busy)
+
+    def _cleaned(self, removed: list[Removal] | None, error: HeygemdError | None) -> None:
+        if error is not None or removed is None:
             self._log("retention.failed", path=str(self._layout.root), error=error)
             return
-        plan, outcome = done
-        reasons = {removal.folder: removal.reason for removal in plan.removals}
-        for folder in outcome.removed:
+        for removal in removed:
+            folder = removal.folder
             path = f"{folder.kind}/{folder.relative}/"
-            self._log("retention.removed", path=path, reason=reasons[folder], num_bytes=folder.size_bytes)
+            self._log("retention.removed", path=path, reason=removal.reason, num_bytes=folder.size_bytes)
         self._journal.forget(time.time() - _FORGET_SECONDS)
-        names = frozenset(job.name for job in self._journal.jobs())
-        self._calls.start("status", partial(prune_status, self._layout, names), _ignore)
+        self._calls.start("status", partial(prune_status, self._layout, self._journal.names()), _ignore)
+
+    def _tidied(self, job: Job, moved: Moved | None, error: HeygemdError | None) -> None:
+        """Inputs that could not be moved when their job ended may be free now; what still is not waits an hour more."""
+        if error is None and moved is not None:
+            self._journal.finish(job, except_paths=moved.stuck_paths)
 
 
 def _ignore(_value: Any, _error: HeygemdError | None) -> None:

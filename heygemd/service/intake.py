@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.runner import LogEvent
 from heygemd.spool.control import Request, answer, take_requests
-from heygemd.spool.drops import Drop, Refusal, Scan, Why
+from heygemd.spool.drops import Drop, Scan, Why
 from heygemd.spool.farewell import begin_retry, restore
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
@@ -62,8 +62,11 @@ class Intake:
     def take(self, scan: Scan) -> int:
         """Claim what is ready and what is refused; how many."""
         taken = set(self._journal.names() | scan.taken_names) if scan.ready or scan.refused else set()
-        count = sum(self._claim(drop, None, taken) for drop in scan.ready)
-        count += sum(self._refuse(refusal, taken) for refusal in scan.refused)
+        count = self._claim([(drop, None) for drop in scan.ready], taken)
+        for refusal in scan.refused:
+            path = refusal.drop.manifest or next((f.path for f in refusal.drop.inputs), refusal.drop.name)
+            self._log("input.refused", path=path, error=refusal.error)
+        count += self._claim([(refusal.drop, refusal.error) for refusal in scan.refused], taken)
         told = {w.path: w.reason.value for w in scan.waiting}
         for waiting in scan.waiting:
             if self._told.get(waiting.path) != waiting.reason.value and waiting.reason not in _MOVING:
@@ -73,24 +76,24 @@ class Intake:
         self._told = told
         return count
 
-    def _refuse(self, refusal: Refusal, taken: set[str]) -> int:
-        path = refusal.drop.manifest or next((f.path for f in refusal.drop.inputs), refusal.drop.name)
-        self._log("input.refused", path=path, error=refusal.error)
-        return self._claim(refusal.drop, refusal.error, taken)
-
-    def _claim(self, drop: Drop, error: HeygemdError | None, taken: set[str]) -> int:
-        name = unique_name(drop.name, taken)
-        job = drop.to_job(new_job_id(), name, self._clock())
-        if error is not None:
-            job = job.evolve(error=error.to_dict())
-        if not self._journal.add(job):
-            return 0
-        taken.add(fold(name))
-        path = drop.manifest or drop.items[0].video if drop.items else name
-        if error is None:
-            self._log("job.claimed", **job.log_context(), path=path, count=len(job.items), folder=job.folder)
-        self._dispatcher.submit(job)
-        return 1
+    def _claim(self, drops: Sequence[tuple[Drop, HeygemdError | None]], taken: set[str]) -> int:
+        """Into the journal with one sync of the disk, however many dropped at once; then to the dispatcher."""
+        jobs: dict[str, tuple[Job, Drop]] = {}
+        for drop, error in drops:
+            name = unique_name(drop.name, taken)
+            taken.add(fold(name))
+            job = drop.to_job(new_job_id(), name, self._clock())
+            if error is not None:
+                job = job.evolve(error=error.to_dict())
+            jobs[job.id] = (job, drop)
+        added = self._journal.add_all([job for job, _ in jobs.values()]) if jobs else ()
+        for job in added:
+            drop = jobs[job.id][1]
+            if job.error is None:
+                path = drop.manifest or drop.items[0].video
+                self._log("job.claimed", **job.log_context(), path=path, count=len(job.items), folder=job.folder)
+            self._dispatcher.submit(job)
+        return len(added)
 
     # ---- the command line ----
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,9 +85,10 @@ def stage(
         report = (lambda count, before=done: on_bytes(before + count, total)) if on_bytes else None
         with explained(f"copy of {shown(file.path)}"):
             failpoint("stage.copy")
-            staged[file.path] = copied = _copy(layout, job, file, folder / f"{number:03d}{_suffix(file.path)}", report)
+            staged[file.path] = copied = _copy(layout, job, file, _target(folder, number, file.path), report)
             failpoint("stage.record")
-            write_json(folder / _RECORD, [{**asdict(s), "file": s.file.name} for s in staged.values()])
+            rows = [{**asdict(s), "file": str(s.file.relative_to(folder))} for s in staged.values()]
+            write_json(folder / _RECORD, rows)
         done += copied.size
     with explained(f"work folder of {job.name}"):
         items = tuple(_item(job, layout, index, staged) for index in range(len(job.items)))
@@ -185,7 +185,8 @@ def _item(job: Job, layout: Layout, index: int, staged: dict[str, StagedInput]) 
     return StagedItem(item.name, index, staged[item.video].file, audio, item.text, work)
 
 
-def _suffix(path: str) -> str:
-    """The suffix where it is harmless in a file name, else nothing: ffmpeg guesses by content first."""
-    match = re.search(r"\.[A-Za-z0-9]{1,8}$", path)
-    return match[0].lower() if match else ""
+def _target(folder: Path, number: int, path: str) -> Path:
+    """A folder of its own for each copy, so that it keeps the user's name: every later message speaks of that."""
+    own = folder / f"{number:03d}"
+    own.mkdir(exist_ok=True)
+    return own / path.rpartition("/")[2]

@@ -154,8 +154,9 @@ class FakeJournal:
     def update(self, job: Job) -> None:
         self.states.append((job.name, job.state.value))
 
-    def release(self, job_id: str, except_paths: Collection[str] = ()) -> None:
-        self.released.append(job_id)
+    def finish(self, job: Job, except_paths: Collection[str] = ()) -> None:
+        self.update(job)
+        self.released.append(job.id)
 
     def still_needed(self, job_id: str) -> frozenset[tuple[str, int, int]]:
         return frozenset()

@@ -56,7 +56,7 @@ def test_staging_goes_on_after_a_failure(desk: Desk, point: str, action: str) ->
     failpoints.arm("")
     staged = stage(job, desk.layout)
     assert staged.items[0].video.read_bytes() == b"v" * 999
-    assert set(tree(desk.layout.job_inputs(job.id))) == {"000.mp4", "001.wav", "inputs.json"}
+    assert set(tree(desk.layout.job_inputs(job.id))) == {"000/lecture.mp4", "001/lecture.wav", "inputs.json"}
 
 
 def test_a_cut_copy_is_made_anew(desk: Desk) -> None:
@@ -88,7 +88,7 @@ def test_an_input_that_changes_while_it_is_copied(desk: Desk) -> None:
 
     with pytest.raises(InputChangedError):
         stage(job, desk.layout, on_bytes=write_more)
-    assert not list(desk.layout.job_inputs(job.id).glob("000*"))
+    assert not list(desk.layout.job_inputs(job.id).glob("000/*"))
 
 
 def test_a_file_swapped_for_a_link_is_not_read(desk: Desk, tmp_path: Path) -> None:
@@ -145,16 +145,16 @@ def test_a_copy_can_be_stopped(desk: Desk) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         stage(job, desk.layout, on_bytes=stop)
-    assert not list(desk.layout.job_inputs(job.id).glob("0*"))
+    assert not list(desk.layout.job_inputs(job.id).glob("0*/*"))
 
 
-def test_odd_suffixes_stay_out_of_local_names(desk: Desk) -> None:
+def test_a_copy_keeps_the_name_that_messages_will_speak_of(desk: Desk) -> None:
     desk.put("v.mp4")
     desk.put("weird.$(x)")
     desk.put("a.job.json", json.dumps({"version": 1, "video": "v.mp4", "audio": "weird.$(x)"}))
     (job,) = desk.claim(desk.settled())
     audio = stage(job, desk.layout).items[0].audio
-    assert audio is not None and audio.name == "001"
+    assert audio is not None and audio.parts[-2:] == ("001", "weird.$(x)")
 
 
 def test_sweeping(desk: Desk) -> None:
