@@ -28,6 +28,11 @@ for line in sys.stdin:
     if what == "echo":
         say("progress", task["id"], stage="render", done=1, total=2)
         say("done", task["id"], pid=os.getpid(), threads=os.environ["OMP_NUM_THREADS"])
+    elif what == "sleep":
+        open(task["values"]["pid"], "w").write(str(os.getpid()))
+        time.sleep(1000)
+    elif what == "environment":
+        say("done", task["id"], visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
     elif what == "error":
         say("failed", task["id"], type="NoFaceError", message="no face", details={})
     elif what == "exit":
@@ -162,6 +167,39 @@ def test_an_idle_worker_ends_after_its_time(make: Make) -> None:
     executor.start(Task("1", "render", "echo"), CPU)
     pid = int(answer(executor).values["pid"])
     wait_for(lambda: executor.poll(0.05) == [] and gone(pid))
+
+
+def test_evicting_a_device_ends_its_idle_workers_and_no_others(make: Make, tmp_path: Path) -> None:
+    executor = make()
+    other = Device("sim:1", "cpu", 10**9, 10**9, slots=1, threads=1)
+    executor.start(Task("stuck", "render", "hang", values={"pids": str(tmp_path / "pids")}), CPU)
+    wait_for((tmp_path / "pids").exists)
+    executor.start(Task("1", "render", "echo"), CPU)
+    idle = int(answer(executor).values["pid"])
+    executor.start(Task("2", "render", "echo"), other)
+    elsewhere = int(answer(executor).values["pid"])
+    assert executor.pids()[idle] == "cpu" and executor.pids()[elsewhere] == "sim:1"
+    executor.evict("cpu")
+    wait_for(lambda: executor.poll(0.05) == [] and gone(idle))
+    assert executor.running() == {"stuck"} and not gone(elsewhere)
+
+
+def test_a_worker_killed_from_outside_says_so_and_one_that_we_ended_does_not(make: Make, tmp_path: Path) -> None:
+    executor = make(heartbeat_timeout_seconds=4.0)
+    for task, ours in (("1", False), ("2", True)):
+        pid = tmp_path / task
+        executor.start(Task(task, "render", "sleep", values={"pid": str(pid)}), CPU)
+        wait_for(lambda pid=pid: pid.exists() and pid.read_text() != "")  # type: ignore[misc]
+        if not ours:
+            os.kill(int(pid.read_text()), 9)
+        assert answer(executor).values["details"]["signal"] == (None if ours else "SIGKILL")
+
+
+def test_a_worker_of_a_gpu_sees_only_that_one(make: Make, tmp_path: Path) -> None:
+    card = Device("cuda:3", "cuda", 10**9, 10**9, slots=1, uuid="GPU-abc")
+    executor = make()
+    executor.start(Task("1", "render", "environment"), card)
+    assert answer(executor).values["visible"] == "GPU-abc"
 
 
 def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
