@@ -33,6 +33,7 @@ class ActiveItem:
     not_before_seconds: dict[str, float] = field(default_factory=dict)  # by task id
     progress: dict[str, float] = field(default_factory=dict)  # by task id
     segment_stats: dict[int, dict[str, Any]] = field(default_factory=dict)
+    estimated_with: tuple[Any, ...] = ()  # what the plan's bytes were last computed from
 
     @property
     def over(self) -> bool:

@@ -76,11 +76,15 @@ class Fleet:
         return frozenset(d.name for d in self._here if d.kind == "cpu" and d.name != self._host.name)
 
     def tell_waiting(self, request: Request, context: Mapping[str, Any]) -> None:
-        """Say once for each job when no device of now has the budget for it, free or not. It is not forgotten."""
+        """For a task that waits: say once for each job when no device of now has the budget for it, free or not."""
         capacity = self.scheduler.capacity
-        if request.job_id in self._told_waiting or any(
-            name not in request.avoid and capacity.is_able(name, request.needs) for name in capacity.devices
-        ):
+        places = [name for name in capacity.devices if name not in request.avoid]
+        if any(capacity.is_able(name, request.needs) for name in places):
+            return
+        for name in places:
+            if not capacity.used_slots(name):
+                self._executor.evict(name)  # what only idle workers hold may count as somebody else's
+        if request.job_id in self._told_waiting:
             return
         self._told_waiting.add(request.job_id)
         least = min((steps[-1] for steps in request.needs.values()), default=0)

@@ -192,8 +192,10 @@ class TaskRunner:
         if not missing:
             yield "finish", host, base, False, self._fleet.not_for_host()
             return
-        devices = self._fleet.renders or self._fleet.configured
-        item.plan = with_estimates(item.plan, item.prepared, (*devices, self._fleet.host), self._store.calibration)
+        devices, calibration = self._fleet.renders or self._fleet.configured, self._store.calibration
+        if not _same(item.estimated_with, (item.plan, calibration, devices)):
+            item.plan = with_estimates(item.plan, item.prepared, (*devices, self._fleet.host), calibration)
+            item.estimated_with = item.plan, calibration, devices
         avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
         for position, segment in enumerate(missing):
             yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
@@ -371,3 +373,8 @@ class TaskRunner:
         if running.choice is not None:
             entry |= {"batch": running.choice.batch, "reserved_bytes": running.reserved_bytes}
         self._tries.setdefault(task_id, []).append(entry)
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """The very same objects, which is quick to see; the devices are made anew with every reading."""
+    return len(one) == len(other) and one[0] is other[0] and one[1] is other[1] and one[2] == other[2]

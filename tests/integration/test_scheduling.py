@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from heygemd.core.plan import Plan, Segment
+from heygemd.core.settings import MediaSettings
+from heygemd.work.finish import finish
+from heygemd.work.item import ItemFolder
+from heygemd.work.render import SegmentRenderer
 from tests import media
 from tests.daemon import Daemon
+from tests.integration.test_pipeline import prepared_item, quiet
 
 pytestmark = pytest.mark.slow
 
@@ -142,3 +148,27 @@ def command_lines_below(daemon: Daemon, parent: int) -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def test_segments_halved_by_the_ladder_give_the_same_video(tmp_path: Path, clip: Path, voice: Path) -> None:
+    """Their numbers are no longer in the order of their frames."""
+    whole, halved = (tmp_path / name for name in ("whole", "halved"))
+    frames = prepared_item(whole, clip, voice).num_frames
+    prepared_item(halved, clip, voice)
+    plan = Plan((Segment(0, 0, frames // 2), Segment(1, frames // 2, frames)), 4, "float32", 0, "cpu")
+    assert frames >= 40
+    split = plan.split(0)
+    assert [s.number for s in split.segments] == [2, 3, 1]
+    assert media.framemd5(render(whole, plan)) == media.framemd5(render(halved, split))
+
+
+def render(folder: Path, plan: Plan) -> Path:
+    item = ItemFolder(folder)
+    renderer = SegmentRenderer(item, device="cpu", precision="float32", media=MediaSettings(), threads=1)
+    try:
+        for segment in plan.segments:
+            renderer.render(segment, batch=plan.batch, report=quiet)
+    finally:
+        renderer.close()
+    finish(item, plan, MediaSettings(), quiet)
+    return item.result / "video.mp4"
