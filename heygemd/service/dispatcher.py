@@ -138,7 +138,10 @@ class Dispatcher:
             job.name: views.queued(job, position, self.paused_reason, now)
             for position, job in enumerate(self._order(now), start=1)
         }
-        return queued | {a.job.name: views.active(a, self.paused_reason, now) for a in self._active.values()}
+        return queued | {
+            a.job.name: views.active(a, self._runner.devices_of(a), self.paused_reason, now)
+            for a in self._active.values()
+        }
 
     def close(self) -> None:
         """End workers and threads. Nothing is lost: what was not finished starts again from its last segment."""
@@ -299,7 +302,9 @@ class Dispatcher:
             key = (active.job.state, round(active.fraction, 3), self.paused_reason)
             if key != active.shown and now - active.shown_seconds >= self._status_seconds:
                 active.shown, active.shown_seconds = key, now
-                self._board.put(active.job, views.active(active, self.paused_reason, now))
+                self._board.put(
+                    active.job, views.active(active, self._runner.devices_of(active), self.paused_reason, now)
+                )
         # Positions change with every job that ends; a burst of thousands must not become thousands of writes a second.
         if self._queued and now - self._shown_queue_seconds >= 10 * self._status_seconds:
             self._shown_queue_seconds = now

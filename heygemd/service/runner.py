@@ -90,6 +90,10 @@ class TaskRunner:
     def works_on(self, active: ActiveJob) -> bool:
         return any(running.active is active for running in self._running.values())
 
+    def devices_of(self, active: ActiveJob) -> tuple[str, ...]:
+        """Names of the devices that work on the job now."""
+        return tuple(sorted({running.device.name for running in self._running.values() if running.active is active}))
+
     def cancel(self, active: ActiveJob, item: ActiveItem | None = None) -> None:
         for task_id, running in self._running.items():
             if running.active is active and item in (None, running.item):

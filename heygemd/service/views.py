@@ -28,7 +28,7 @@ def queued(job: Job, position: int, paused_reason: str | None, now: float) -> di
     return _view(job, job.state, now, percent=0, position=position, reason=reason, next_action="it starts by itself")
 
 
-def active(active: ActiveJob, paused_reason: str | None, now: float) -> dict[str, Any]:
+def active(active: ActiveJob, devices: Sequence[str], paused_reason: str | None, now: float) -> dict[str, Any]:
     job = active.job
     reason = f"the queue is paused: {paused_reason}" if paused_reason else _REASONS.get(job.state, "")
     eta = active.eta_seconds(now)
@@ -41,6 +41,7 @@ def active(active: ActiveJob, paused_reason: str | None, now: float) -> dict[str
         eta_seconds=None if eta is None else round(eta, 1),
         stage=active.stage_text,
         frames=frames,
+        devices=list(devices),
         items=[{"name": i.item.name, "percent": round(100 * i.fraction, 1)} for i in active.items],
         reason=reason,
         next_action="nothing to do",
