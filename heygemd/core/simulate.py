@@ -20,6 +20,7 @@ from heygemd.core.memory import MIB, Calibration, Estimate, Load, Picture, size_
 from heygemd.core.placement import Placement, Request, Scheduler
 from heygemd.core.plan import Choice, DeviceOffer, Plan, PlanRequest, choices, cut, expected, monotone
 from heygemd.core.retry import Rung, decide
+from heygemd.core.simulate_report import Tally, report
 from heygemd.core.simulate_trace import TraceJob
 
 _REFRESH_SECONDS = 5.0
@@ -44,28 +45,6 @@ class World:
     segment_seconds: float = 30.0
     aging_seconds: float = 600.0
     attempts: int = 3
-
-
-@dataclass
-class Tally:
-    """What happened."""
-
-    finished: int = 0
-    failed: int = 0
-    refused: int = 0
-    segments: int = 0
-    oom_events: int = 0
-    deaths: int = 0
-    losses: int = 0
-    makespan_seconds: float = 0.0
-    busy_seconds: float = 0.0
-    ideal_seconds: float = 0.0
-    ideal_byte_seconds: float = 0.0
-    longest_seconds: float = 0.0
-    waits: dict[int, list[float]] = field(default_factory=dict)  # by priority: arrival to first start
-    most_reserved_share: float = 0.0
-    decisions: int = 0
-    decision_seconds: float = 0.0  # of real time
 
 
 @dataclass
@@ -358,33 +337,9 @@ class Simulation:
         self._lost.pop(name, None)
         self._publish()
 
-    # ---- the report ----
-
     def report(self) -> dict[str, Any]:
         """JSON-ready."""
-        tally, slots = self.tally, sum(card.slots for card in self._cards)
-        budget = sum(card.budget_bytes for card in self._cards)
-        bound = max(tally.ideal_seconds / slots, tally.ideal_byte_seconds / max(1, budget), tally.longest_seconds)
-        span = tally.makespan_seconds
-        every = [wait for waits in tally.waits.values() for wait in waits]
-        return {
-            "cards": len(self._cards),
-            "slots": slots,
-            "jobs": {"finished": tally.finished, "failed": tally.failed, "refused": tally.refused},
-            "segments": tally.segments,
-            "makespan_seconds": round(span, 1),
-            "lower_bound_seconds": round(bound, 1),
-            "makespan_over_bound": round(span / bound, 3) if bound else None,
-            "utilisation": round(tally.busy_seconds / (span * slots), 3) if span else None,
-            "wait_seconds": {str(p): _quantiles(waits) for p, waits in sorted(tally.waits.items(), reverse=True)},
-            "wait_seconds_all": _quantiles(every),
-            "most_reserved_of_budget": round(tally.most_reserved_share, 3),
-            "out_of_memory_events": tally.oom_events,
-            "worker_deaths": tally.deaths,
-            "cards_lost": tally.losses,
-            "decisions": tally.decisions,
-            "microseconds_a_decision": round(1e6 * tally.decision_seconds / max(1, tally.decisions), 1),
-        }
+        return report(self.tally, self._cards)
 
 
 def _picture(job: _Job) -> Picture:
@@ -393,15 +348,3 @@ def _picture(job: _Job) -> Picture:
 
 def _load(picture: Picture, batch: int) -> Load:
     return Load("simulated", "", "cuda", "float32", size_class(picture), batch)
-
-
-def _quantiles(values: Sequence[float]) -> dict[str, float]:
-    if not values:
-        return {"p50": 0.0, "p95": 0.0, "max": 0.0}
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return {
-        "p50": round(ordered[round(last * 0.5)], 1),
-        "p95": round(ordered[round(last * 0.95)], 1),
-        "max": round(ordered[last], 1),
-    }
