@@ -87,6 +87,28 @@ def test_what_fits_no_card_is_refused_before_anything_is_rendered(tmp_path: Path
     assert daemon.events("segment.finished") == []
 
 
+def test_a_small_ram_budget_means_one_after_the_other(tmp_path: Path, clip: Path, voice: Path) -> None:
+    daemon = Daemon(
+        tmp_path / "share",
+        SCHEDULER__CPU_MEMORY_MIB="700",
+        SCHEDULER__CPU_SLOTS="3",
+        SCHEDULER__SEGMENT_SECONDS="1.2",
+        LOG__LEVEL="debug",
+    )
+    drop(daemon, clip, voice, "one", "two")
+    assert daemon.once() == 0, daemon.log.read_text()
+    running: dict[tuple[str, int], int] = {}
+    most = 0
+    for event in daemon.events():
+        key = (event.get("heygemd.job.name", ""), event.get("heygemd.segment.number", -1))
+        if event["event.action"] == "segment.started":
+            running[key] = event["heygemd.memory.predicted_bytes"]
+            most = max(most, sum(running.values()))
+        elif event["event.action"] == "segment.finished":
+            del running[key]
+    assert 0 < most <= 700 * 2**20
+
+
 def test_workers_killed_at_random_moments_cost_retries_not_jobs(tmp_path: Path, clip: Path, voice: Path) -> None:
     with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="0.8", SCHEDULER__ATTEMPTS="4") as daemon:
         drop(daemon, clip, voice, "talk")
