@@ -38,10 +38,10 @@ class RewriteEngine:
     ) -> Analyser:
         from heygemd.engines.rewrite.source import RewriteAnalyser
 
-        return RewriteAnalyser(video, options, work)
+        return RewriteAnalyser(video, options, own_speech, work)
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
-        from heygemd.engines.rewrite.driver import drive
+        from heygemd.engines.rewrite.driver import PersonalDriver, drive
         from heygemd.engines.rewrite.motion import commands, full_opening
 
         motion = drive(
@@ -51,6 +51,7 @@ class RewriteEngine:
             phones=speech.phones,
             language=speech.language,
             offset_seconds=options.sync_offset_seconds,
+            personal=PersonalDriver.from_arrays(analysis.arrays),
         )
         full = full_opening(analysis)
         made = commands(

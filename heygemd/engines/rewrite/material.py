@@ -14,6 +14,7 @@ from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.interior import Interior, painted, taken
 from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape, fit_shape
 from heygemd.faces import canon
+from heygemd.faces.lipflow import mouth_motion
 from heygemd.faces.lips import LipCurves, centre_of, colours_of, corners_in, measure
 from heygemd.faces.mouthpath import follow_mouth, shifted
 from heygemd.faces.smooth import runs, smooth_values
@@ -43,7 +44,8 @@ class KeyFrame:
 class ShotMaterial:
     """Of one shot. Row-wise arrays belong to the frames `rows`; pixels are canonical.
 
-    `shift` (n, 2): where the mouth is, against where `shape` has it · `opening` (n,) · `trust` (n,) 0..1.
+    `shift` (n, 2): where the mouth is, against where `shape` has it · `opening` (n,) · `width` (n,) in
+    deviations · `trust` (n,) 0..1.
     `mode`: "own" warps each frame's own lips; "reference" puts the lips of one resting frame in their place first.
     """
 
@@ -51,6 +53,7 @@ class ShotMaterial:
     rows: NDArray[np.int64]
     shift: NDArray[np.float32]
     opening: NDArray[np.float32]
+    width: NDArray[np.float32]
     trust: NDArray[np.float32]
     shape: MouthShape
     mode: str
@@ -98,7 +101,8 @@ def material_of(
         seen, match = follow_mouth(rows, crop, int(rows[first]), place)
     still = shifted(crop, {int(row): seen[i] for i, row in enumerate(rows)})
     curves = _all_curves(rows, still, eyes)
-    opening = curves.opening if len(rows) < 3 else median_filter(curves.opening, 3, mode="nearest")
+    motion = mouth_motion(rows, still, curves)
+    opening = motion.opening
     talking = len(rows) > 12 and float(np.std(opening)) > TALKING_PX
     rest_row = _rest_frame(curves, opening, turn, quality, at) if talking else first
     key = keys[int(np.flatnonzero(at == rest_row)[0])]
@@ -127,6 +131,7 @@ def material_of(
         rows,
         shift.astype(np.float32),
         opening.astype(np.float32),
+        motion.width.astype(np.float32),
         _trust(track, rows, match, fps),
         shape,
         REFERENCE if talking else OWN,

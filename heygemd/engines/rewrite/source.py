@@ -13,7 +13,8 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import NoFaceError
 from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
-from heygemd.engines.rewrite.material import KEY_BOX, KeyFrame, ShotMaterial, material_of
+from heygemd.engines.rewrite.material import KEY_BOX, REFERENCE, KeyFrame, ShotMaterial, material_of
+from heygemd.engines.rewrite.own import learn_own
 from heygemd.faces import canon
 from heygemd.faces.detect import CascadeDetector
 from heygemd.faces.lips import CROP_BOX
@@ -51,9 +52,11 @@ class Spool:
 class RewriteAnalyser:
     """Frames in order; keeps small mouth crops of all of them on disk and large ones of a few in memory."""
 
-    def __init__(self, video: VideoInfo, options: Options, work: Path) -> None:
+    def __init__(self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path) -> None:
         choice = options.face_box or options.face
+        self._rate = video.fps
         self._fps = float(video.fps)
+        self._own_speech = own_speech
         self._tracker = FaceTracker(CascadeDetector(), choice, video.width, video.height, self._fps)
         self._path = work / "mouths.bin"
         self._spool = Spool(self._path)
@@ -99,6 +102,7 @@ class RewriteAnalyser:
         shift = np.zeros((n, 2), np.float32)
         opening = np.zeros(n, np.float32)
         trust = np.zeros(n, np.float32)
+        speaking = np.full((2, n), np.nan, np.float32)
         shots: list[ShotMaterial] = []
         raw = np.array(self._raw)
         for number in range(int(track.shot.max()) + 1):
@@ -110,6 +114,9 @@ class RewriteAnalyser:
             if made is None:
                 continue
             shift[rows], opening[rows], trust[rows] = made.shift, made.opening, made.trust
+            if made.mode == REFERENCE:
+                sure = made.trust > 0
+                speaking[:, rows[sure]] = made.opening[sure], made.width[sure]
             shots.append(made)
         if not shots:
             raise NoFaceError("no face in the video shows a mouth that can be measured")
@@ -117,7 +124,9 @@ class RewriteAnalyser:
         arrays |= {"mouth_shift": shift, "mouth_opening": opening, "mouth_trust": trust}
         for made in shots:
             arrays |= made.to_arrays()
-        return Analysis(arrays, _summary(track, shots, trust, self._tracker.faces_seen))
+        learned, own = learn_own(self._own_speech, speaking[0], speaking[1], self._rate)
+        summary = _summary(track, shots, trust, self._tracker.faces_seen)
+        return Analysis(arrays | learned, summary | {"own_speech": own})
 
 
 def _crop(

@@ -118,7 +118,7 @@ def test_own_speech_is_learned_and_its_offset_found(espeak: Any) -> None:
     assert personal.offset_seconds == pytest.approx(0.12, abs=0.045)
     assert personal.opening_r > 0.4
     assert personal.width_r > 0.4
-    assert 0 < personal.trust < 1
+    assert 0 < personal.trust[1] < personal.trust[0] < 1
     again = PersonalDriver.from_arrays(personal.to_arrays())
     assert again is not None
     plain = drive(samples, frames, FPS, offset_seconds=personal.offset_seconds)

@@ -34,7 +34,8 @@ def motion_rows(evidence: Evidence, personal: PersonalDriver | None) -> Floats:
     x = regressors(evidence)
     own = np.stack([x @ personal.opening, x @ personal.width], axis=1)
     own = standardised(own, evidence.active_rows())
-    return standardised(personal.trust * own + (1 - personal.trust) * general, evidence.active_rows())
+    trust = np.array(personal.trust, np.float32)
+    return standardised(trust * own + (1 - trust) * general, evidence.active_rows())
 
 
 def tracks_of(evidence: Evidence, personal: PersonalDriver | None) -> Tracks:

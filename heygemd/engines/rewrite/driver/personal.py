@@ -19,7 +19,7 @@ MIN_SPEECH_SECONDS = 2.0
 
 _LAMBDA = 0.05
 _TREND_SECONDS = 1.0
-_HALF_TRUST_SECONDS = 3.0
+_HALF_TRUST_SECONDS = (3.0, 12.0)  # opening, width: the width is measured less well
 _MOST_OFFSET_SECONDS = 0.24
 _OFFSET_STEP_SECONDS = 0.02
 # How strongly an offset needs to be shown: a lag of 0.1 s must raise the sum of both correlations by this much.
@@ -28,14 +28,16 @@ _OFFSET_PRIOR = 0.08
 
 @dataclass(frozen=True)
 class PersonalDriver:
-    """Regression weights for one person. `opening`, `width`: (features,). `trust`: 0…1, its share against the general
-    driver. `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive).
+    """Regression weights for one person.
+
+    `opening`, `width`: (features,) · `trust`: 0…1, its share against the general driver, for opening and width ·
+    `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive) ·
     `opening_range`: 10th and 90th percentile of the measured opening, closed at 0, the 95th percentile at 0.8.
     """
 
     opening: Floats
     width: Floats
-    trust: float
+    trust: tuple[float, float]
     offset_seconds: float
     opening_range: tuple[float, float]
     speech_seconds: float
@@ -44,7 +46,7 @@ class PersonalDriver:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For .npz without pickle."""
-        numbers = [self.trust, self.offset_seconds, self.speech_seconds, self.opening_r, self.width_r]
+        numbers = [*self.trust, self.offset_seconds, self.speech_seconds, self.opening_r, self.width_r]
         numbers += self.opening_range
         return {
             "personal_opening": self.opening,
@@ -57,11 +59,12 @@ class PersonalDriver:
         """None where the arrays hold no personal driver."""
         if "personal_numbers" not in arrays:
             return None
-        trust, offset, seconds, opening_r, width_r, low, high = (float(v) for v in arrays["personal_numbers"])
+        numbers = [float(v) for v in arrays["personal_numbers"]]
+        trust, width_trust, offset, seconds, opening_r, width_r, low, high = numbers
         return PersonalDriver(
             np.asarray(arrays["personal_opening"], np.float32),
             np.asarray(arrays["personal_width"], np.float32),
-            trust,
+            (trust, width_trust),
             offset,
             (low, high),
             seconds,
@@ -132,7 +135,7 @@ def fit(
     return PersonalDriver(
         opening=weights[0],
         width=weights[1],
-        trust=seconds / (seconds + _HALF_TRUST_SECONDS),
+        trust=(seconds / (seconds + _HALF_TRUST_SECONDS[0]), seconds / (seconds + _HALF_TRUST_SECONDS[1])),
         offset_seconds=offset,
         opening_range=_range(opening[spoken]),
         speech_seconds=seconds,
