@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import cpu_threads, plan_item, with_estimates
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, finish_task, prepare_task, render_task
 from heygemd.work.executor import Executor
+from heygemd.work.item import Prepared
 
 __all__ = ["Ledgerbook", "LogEvent", "TaskRunner"]
 
@@ -112,7 +113,11 @@ class TaskRunner:
             plan = item.folder.load_plan()
             if plan is None or not plan.choices:
                 fresh = plan_item(
-                    item.prepared, item.folder, self._offers(), self.settings.scheduler, self._store.calibration
+                    item.prepared,
+                    item.folder,
+                    self._offers(item.prepared),
+                    self.settings.scheduler,
+                    self._store.calibration,
                 )
                 plan = fresh if plan is None else replace(fresh, segments=plan.segments)
                 self._set_plan(active, item, plan)
@@ -136,11 +141,16 @@ class TaskRunner:
         item.done_segments = {s.number for s in plan.segments if item.folder.segment(s.number).exists()}
         item.result = item.folder.load_result()
 
-    def _offers(self) -> tuple[Device, ...]:
-        """What a plan may count on: the devices of now, those that are away for a moment, and the way out."""
+    def _offers(self, prepared: Prepared | None = None) -> tuple[Device, ...]:
+        """What a plan may count on: the devices of now, those that are away for a moment, and the way out. An engine
+        that knows no GPU renders on the host, whatever is configured for the others."""
         here = {d.name: d for d in self._fleet.renders}
         found = tuple(here.get(d.name, d) for d in self._fleet.configured)
-        return (*found, self._fleet.host) if self.settings.scheduler.cpu_fallback else found
+        only_host = prepared is not None and self._needs_host({point.device for point in prepared.memory})
+        return (*found, self._fleet.host) if only_host or self.settings.scheduler.cpu_fallback else found
+
+    def _needs_host(self, kinds: Collection[str]) -> bool:
+        return not any(device.kind in kinds for device in self._fleet.configured)
 
     def _kinds(self) -> tuple[str, ...]:
         return tuple(sorted({d.kind for d in self._offers()}))
@@ -200,7 +210,9 @@ class TaskRunner:
         if not _same(item.estimated_with, (item.plan, calibration, devices)):
             item.plan = with_estimates(item.plan, item.prepared, (*devices, self._fleet.host), calibration)
             item.estimated_with = item.plan, calibration, devices
-        avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
+        avoid = frozenset[str]()
+        if not self._needs_host(item.plan.needs):
+            avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
         for position, segment in enumerate(missing):
             yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
 

@@ -125,6 +125,8 @@ def memory_points(
 ) -> tuple[MemoryPoint, ...]:
     """The engine's prediction for every device kind, precision and batch."""
     variant = str(analysis.summary.get("variant", ""))
+    runs_on: tuple[str, ...] = getattr(engine, "runs_on", kinds)  # an engine may know only one kind of device
+    kinds = tuple(kind for kind in kinds if kind in runs_on) or runs_on
     return tuple(
         MemoryPoint(
             kind,

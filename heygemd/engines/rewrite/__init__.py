@@ -24,6 +24,7 @@ class RewriteEngine:
     description: ClassVar[str] = "warps the person's own mouth; needs no checkpoint"
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     needs_checkpoint: ClassVar[bool] = False
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
 
     def availability(self, checkpoint: Path | None) -> Availability:
         return Availability(True, "always available: it needs nothing but the installed packages")

@@ -134,6 +134,18 @@ def test_without_its_gpu_a_job_waits_or_goes_to_the_cpu_as_configured(
     assert rig.dispatcher.ended[0].state is JobState.DONE, "the card is back"
 
 
+def test_an_engine_that_knows_no_gpu_renders_on_the_host_beside_the_cards(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, frames=20)
+    fleet = rig.dispatcher._runner._fleet
+    fleet._configured = fleet._here = (Device("cuda:0", "cuda", 2**33, 2**33, 1),)
+    fleet._publish()
+    rig.submit()
+    rig.run()
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+    started = [fields["device"] for name, fields in rig.events if name == "segment.started"]
+    assert set(started) == {"cpu"}
+
+
 def replaced(rig: Rig, **changes: Any) -> Any:
     settings = rig.dispatcher.settings
     return replace(settings, scheduler=settings.scheduler.model_copy(update=changes))
