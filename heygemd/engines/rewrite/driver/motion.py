@@ -12,7 +12,7 @@ from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Floats, Tracks
 from heygemd.engines.rewrite.driver.sounds import CLOSED_OPENING
 
 LEAD_SECONDS = 0.02
-"""The mouth shapes a sound before it is heard. By this much the offsets found in ten half clips agree with their catalogue."""
+"""The mouth shapes a sound before it is heard: so much that the offsets found in clips agree with their catalogue."""
 
 CLOSURE_LEAD_SECONDS = 0.01
 """Lips meet when the sound stops: closures hardly lead."""
