@@ -186,6 +186,8 @@ def plan_one(
         finally:
             executor.close()
         prepared = folder.load_prepared()
+        if not any(d.kind == point.device for d in targets for point in prepared.memory):
+            targets = [*targets, host]  # an engine that knows no GPU renders there
         report: dict[str, Any] = {
             "engine": prepared.engine,
             "engine_reason": prepared.engine_reason,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from heygemd.core.capacity import Device
+from heygemd.core.errors import CannotFitError
 from heygemd.core.memory import Calibration, Estimate, Load, Picture, bytes_per_pixel, pipeline_bytes, size_class
 from heygemd.core.plan import DeviceOffer, Plan, PlanRequest, choices, cut, expected, monotone
 from heygemd.core.settings import SchedulerSettings
@@ -55,6 +56,12 @@ def plan_item(
     memory = ItemMemory(prepared, calibration or Calibration(), cpu_threads(devices))
     offers = _offers(prepared, devices)
     video = prepared.video
+    if not offers:
+        kinds = " or ".join(sorted({point.device for point in prepared.memory}))
+        raise CannotFitError(
+            f"engine {prepared.engine} runs on {kinds}, and no such device is configured",
+            remedy="Add it to scheduler.devices, or choose another engine.",
+        )
     found = choices(memory.estimate, offers, what=f"a {video.width}x{video.height} render")
     request = PlanRequest(
         prepared.num_frames,
