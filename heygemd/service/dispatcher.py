@@ -22,8 +22,10 @@ from heygemd.gpu.watch import DeviceWatch
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
 from heygemd.service.door import Delivery, Door, InputGoneError
+from heygemd.service.fleet import LogEvent
+from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.pool import Answer, Board, SharePool
-from heygemd.service.runner import Ledgerbook, LogEvent, TaskRunner
+from heygemd.service.runner import TaskRunner
 from heygemd.service.tasks import TaskSettings
 from heygemd.work.executor import Executor
 

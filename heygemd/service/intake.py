@@ -12,7 +12,7 @@ from heygemd.core.errors import BadInputError, HeygemdError
 from heygemd.core.job import Job, JobState
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
-from heygemd.service.runner import LogEvent
+from heygemd.service.fleet import LogEvent
 from heygemd.spool.control import Request, answer, take_requests
 from heygemd.spool.drops import Drop, Scan, Why
 from heygemd.spool.farewell import begin_retry, restore

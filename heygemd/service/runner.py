@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, WorkerDiedError
 from heygemd.core.options import Options
 from heygemd.core.placement import Placement, Request
-from heygemd.core.plan import Choice, Plan
+from heygemd.core.plan import Choice
 from heygemd.core.retry import Decision, Rung, decide
 from heygemd.core.task import Message, Task
 from heygemd.gpu.calibration import CalibrationStore
@@ -19,12 +19,10 @@ from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.estimates import Estimates
 from heygemd.service.fleet import Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
-from heygemd.service.planning import cpu_threads, plan_item, with_estimates
+from heygemd.service.planning import cpu_threads, with_estimates
+from heygemd.service.plans import Plans
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, finish_task, prepare_task, render_task
 from heygemd.work.executor import Executor
-from heygemd.work.item import Prepared
-
-__all__ = ["Ledgerbook", "LogEvent", "TaskRunner"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class TaskRunner:
         self._store = calibration or CalibrationStore(None, {})
         aging_seconds = settings.scheduler.aging_seconds
         self._fleet = Fleet(devices, host, executor, aging_seconds=aging_seconds, log=log, watch=watch)
+        self._plans = Plans(journal, self._fleet, self._store, log)
         self._estimates = Estimates(self._store, cpu_threads((*devices, host)), log)
         self._running: dict[str, _Running] = {}
         self._tries: dict[str, list[dict[str, Any]]] = {}  # what went wrong so far, by task
@@ -104,61 +103,9 @@ class TaskRunner:
         self._executor.close()
         self._store.close()
 
-    # ---- planning ----
-
     def plan(self, active: ActiveJob, item: ActiveItem) -> None:
         """Plan a prepared item, or load its plan and what of it is done."""
-        try:
-            item.prepared = item.folder.load_prepared()
-            plan = item.folder.load_plan()
-            if plan is None or not plan.choices:
-                fresh = plan_item(
-                    item.prepared,
-                    item.folder,
-                    self._offers(item.prepared),
-                    self.settings.scheduler,
-                    self._store.calibration,
-                )
-                plan = fresh if plan is None else replace(fresh, segments=plan.segments)
-                self._set_plan(active, item, plan)
-                self._log(
-                    "job.planned",
-                    **active.job.log_context(),
-                    item=item.item.name,
-                    segments=len(plan.segments),
-                    frames=item.prepared.num_frames,
-                    batch=plan.batch,
-                    precision=plan.precision,
-                    predicted_bytes=plan.predicted_bytes,
-                    engine=item.prepared.engine,
-                    reason=item.prepared.engine_reason,
-                )
-            item.plan = plan
-        except HeygemdError as error:
-            item.error = error
-            return
-        item.segment_stats = dict(self._journal.segment_stats(active.job.id, item.item.name))
-        item.done_segments = {s.number for s in plan.segments if item.folder.segment(s.number).exists()}
-        item.result = item.folder.load_result()
-
-    def _offers(self, prepared: Prepared | None = None) -> tuple[Device, ...]:
-        """What a plan may count on: the devices of now, those that are away for a moment, and the way out. An engine
-        that knows no GPU renders on the host, whatever is configured for the others."""
-        here = {d.name: d for d in self._fleet.renders}
-        found = tuple(here.get(d.name, d) for d in self._fleet.configured)
-        only_host = prepared is not None and self._needs_host({point.device for point in prepared.memory})
-        return (*found, self._fleet.host) if only_host or self.settings.scheduler.cpu_fallback else found
-
-    def _needs_host(self, kinds: Collection[str]) -> bool:
-        return not any(device.kind in kinds for device in self._fleet.configured)
-
-    def _kinds(self) -> tuple[str, ...]:
-        return tuple(sorted({d.kind for d in self._offers()}))
-
-    def _set_plan(self, active: ActiveJob, item: ActiveItem, plan: Plan) -> None:
-        item.plan = plan
-        item.folder.save_plan(plan)
-        self._journal.set_plan(active.job.id, item.item.name, [asdict(s) for s in plan.segments])
+        self._plans.make(active, item, self.settings.scheduler)
 
     # ---- starting ----
 
@@ -211,7 +158,7 @@ class TaskRunner:
             item.plan = with_estimates(item.plan, item.prepared, (*devices, self._fleet.host), calibration)
             item.estimated_with = item.plan, calibration, devices
         avoid = frozenset[str]()
-        if not self._needs_host(item.plan.needs):
+        if not self._plans.needs_host(item.plan.needs):
             avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
         for position, segment in enumerate(missing):
             yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
@@ -253,7 +200,15 @@ class TaskRunner:
     ) -> Task:
         if key == "prepare":
             assert item.staged is not None  # noqa: S101 - _tasks_of offers it only then
-            return prepare_task(task_id, item.folder, item.staged, options, device, self._kinds(), self.settings)
+            return prepare_task(
+                task_id,
+                item.folder,
+                item.staged,
+                options,
+                device,
+                self._plans.kinds(self.settings.scheduler),
+                self.settings,
+            )
         assert item.plan is not None  # noqa: S101 - _tasks_of offers it only then
         if choice is None:
             return finish_task(task_id, item.folder, item.plan, device, self.settings)
@@ -324,8 +279,6 @@ class TaskRunner:
         if measured is not None and item.prepared is not None:
             self._estimates.learn(item.prepared, choice, measured, values["num_frames"], context)
 
-    # ---- failures ----
-
     def _failed(self, task_id: str, running: _Running, error: HeygemdError) -> None:
         active, item, key = running.active, running.item, running.key
         item.progress.pop(key, None)
@@ -382,7 +335,7 @@ class TaskRunner:
             item.not_before_seconds |= {f"render:{s.number}": due for s in plan.segments if s not in item.plan.segments}
         else:
             plan = replace(item.plan.limited(1), alone=True)
-        self._set_plan(running.active, item, plan)
+        self._plans.keep(running.active, item, plan)
 
     def _note(self, task_id: str, running: _Running, error: HeygemdError) -> None:
         entry: dict[str, Any] = {"device": running.device.name, "type": type(error).__name__, "message": error.message}

@@ -1,0 +1,81 @@
+"""Plans of items: made once they are prepared, kept in the work folder and the journal, loaded after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, replace
+
+from heygemd.core.capacity import Device
+from heygemd.core.errors import HeygemdError
+from heygemd.core.plan import Plan
+from heygemd.core.settings import SchedulerSettings
+from heygemd.gpu.calibration import CalibrationStore
+from heygemd.service.active import ActiveItem, ActiveJob
+from heygemd.service.fleet import Fleet, LogEvent
+from heygemd.service.ledgerbook import Ledgerbook
+from heygemd.service.planning import plan_item
+from heygemd.work.item import Prepared
+
+
+class Plans:
+    """What each item is cut into, for the devices that the fleet has. Called from the dispatcher's thread."""
+
+    def __init__(self, journal: Ledgerbook, fleet: Fleet, store: CalibrationStore, log: LogEvent) -> None:
+        self._journal = journal
+        self._fleet = fleet
+        self._store = store
+        self._log = log
+
+    def make(self, active: ActiveJob, item: ActiveItem, scheduler: SchedulerSettings) -> None:
+        """Plan a prepared item, or load its plan and what of it is done. What cannot be planned ends the item."""
+        try:
+            item.prepared = item.folder.load_prepared()
+            plan = item.folder.load_plan()
+            if plan is None or not plan.choices:
+                offers = self.offers(scheduler, item.prepared)
+                fresh = plan_item(item.prepared, item.folder, offers, scheduler, self._store.calibration)
+                plan = fresh if plan is None else replace(fresh, segments=plan.segments)
+                self.keep(active, item, plan)
+                self._tell(active, item, item.prepared, plan)
+            item.plan = plan
+        except HeygemdError as error:
+            item.error = error
+            return
+        item.segment_stats = dict(self._journal.segment_stats(active.job.id, item.item.name))
+        item.done_segments = {s.number for s in plan.segments if item.folder.segment(s.number).exists()}
+        item.result = item.folder.load_result()
+
+    def keep(self, active: ActiveJob, item: ActiveItem, plan: Plan) -> None:
+        """Make `plan` the item's, durably."""
+        item.plan = plan
+        item.folder.save_plan(plan)
+        self._journal.set_plan(active.job.id, item.item.name, [asdict(s) for s in plan.segments])
+
+    def offers(self, scheduler: SchedulerSettings, prepared: Prepared | None = None) -> tuple[Device, ...]:
+        """What a plan may count on: the devices of now, those that are away for a moment, and the way out. An engine
+        that knows no GPU renders on the host, whatever is configured for the others."""
+        here = {d.name: d for d in self._fleet.renders}
+        found = tuple(here.get(d.name, d) for d in self._fleet.configured)
+        only_host = prepared is not None and self.needs_host({point.device for point in prepared.memory})
+        return (*found, self._fleet.host) if only_host or scheduler.cpu_fallback else found
+
+    def needs_host(self, kinds: Collection[str]) -> bool:
+        return not any(device.kind in kinds for device in self._fleet.configured)
+
+    def kinds(self, scheduler: SchedulerSettings) -> tuple[str, ...]:
+        """Device kinds that an item's memory must be predicted for."""
+        return tuple(sorted({device.kind for device in self.offers(scheduler)}))
+
+    def _tell(self, active: ActiveJob, item: ActiveItem, prepared: Prepared, plan: Plan) -> None:
+        self._log(
+            "job.planned",
+            **active.job.log_context(),
+            item=item.item.name,
+            segments=len(plan.segments),
+            frames=prepared.num_frames,
+            batch=plan.batch,
+            precision=plan.precision,
+            predicted_bytes=plan.predicted_bytes,
+            engine=prepared.engine,
+            reason=prepared.engine_reason,
+        )
