@@ -135,36 +135,50 @@ def corners_in(
 ) -> tuple[float, float]:
     """x of both corners (canonical pixels) in crops of the same look: where the line between the lips ends.
 
-    `line`: y of it at x; `near`: the corners as `measure` has them, which are right to within about 6 px.
+    `line`: y of it at x; `near`: the corners as `measure` has them, which are right to within about a dozen pixels.
     """
-    x = np.arange(CROP_BOX[0] + 4, CROP_BOX[2] - 4, dtype=np.float32)
-    middle = (near[0] + near[1]) / 2
-    # The line bends up or down at its ends: the darkest within a few pixels counts.
-    y = np.rint(line(x)).astype(int) - CROP_BOX[1]
-    at = np.rint(x).astype(int) - CROP_BOX[0]
-    contrast = np.zeros(len(x))
-    for crop in crops:
-        ratio, light = colours_of(crop)
-        best = np.zeros(len(x), np.float32)
-        for offset in range(-4, 6):
-            row = np.clip(y + offset, 8, HEIGHT - 9)
-            dark = np.minimum(light[row - 6, at], light[row + 6, at]) - light[row, at]
-            red = ratio[row, at] - np.maximum(ratio[row - 7, at], ratio[row + 7, at])
-            best = np.maximum(best, np.maximum(dark, 0) + np.maximum(red, 0))
-        contrast += best
-    contrast = np.convolve(contrast / len(crops), np.ones(5) / 5, mode="same")
-    level = 0.4 * float(np.median(contrast[np.abs(x - middle) < 0.6 * HALF_WIDTH]))
+    ridge = np.mean([_ridge(crop) for crop in crops], axis=0)
+    middle = (near[0] + near[1]) / 2 - CROP_BOX[0]
+    start = round(float(np.clip(middle, 30, WIDTH - 31)))
+    level = line(np.array([start + CROP_BOX[0]], np.float32))[0] - CROP_BOX[1]
+    ends = [_line_end(ridge, start, round(float(level)), sign) for sign in (-1, 1)]
+    centre = (ends[0] + ends[1]) / 2 + CROP_BOX[0]
+    half = 0.8 * (ends[1] - ends[0]) / 2 + 0.2 * HALF_WIDTH
+    return centre - half, centre + half
 
-    def outward(sign: int) -> float:
-        where = int(np.argmin(np.abs(x - (middle + sign * 0.6 * HALF_WIDTH))))
-        while 0 < where < len(x) - 1 and contrast[where] > level and abs(x[where] - middle) < 1.35 * HALF_WIDTH:
-            where += sign
-        return float(x[where])
 
-    ends = np.array([outward(-1), outward(1)])
-    middle = float(ends.mean())
-    half = 0.6 * float(ends[1] - ends[0]) / 2 + 0.4 * HALF_WIDTH
-    return middle - half, middle + half
+def _ridge(crop: NDArray[np.uint8]) -> Floats:
+    """How much each pixel looks like the line between lips: darker or redder than what is above and below."""
+    ratio, light = colours_of(crop)
+    out = np.zeros((HEIGHT, WIDTH), np.float32)
+    here = slice(6, HEIGHT - 6)
+    dark = np.minimum(light[:-12], light[12:]) - light[here]
+    red = ratio[here] - np.maximum(ratio[:-12], ratio[12:])
+    out[here] = np.maximum(dark, 0) + 0.7 * np.maximum(red, 0)
+    return np.asarray(cv2.blur(out, (3, 1)), np.float32)
+
+
+def _line_end(ridge: Floats, start: int, level: int, sign: int) -> float:
+    """x where the ridge that leaves (`start`, `level`) to one side ends. It may bend by a pixel for each pixel."""
+    reach = int(1.5 * HALF_WIDTH)
+    steps = np.clip(start + sign * np.arange(reach + 1), 2, WIDTH - 3)
+    rows = np.arange(HEIGHT)
+    score = np.asarray(bell(rows.astype(np.float64), float(level), 3.0), np.float64)
+    backs = []
+    for x in steps:
+        stay = np.stack([np.r_[-np.inf, score[:-1]] - 0.02, score, np.r_[score[1:], -np.inf] - 0.02])
+        backs.append(stay.argmax(axis=0) - 1)
+        score = stay.max(axis=0) + ridge[:, x]
+    y = int(score.argmax())
+    strength = np.zeros(reach + 1)
+    for k in range(reach, -1, -1):
+        strength[k] = ridge[y, steps[k]]
+        y += int(backs[k][y])
+    # The end is where going on gains no more; the usual width says the rest.
+    usual = float(np.median(strength[: int(0.7 * HALF_WIDTH)]))
+    gained = np.cumsum(strength / max(usual, 1e-3) - 0.5)
+    prior = -0.5 * ((np.arange(reach + 1) - HALF_WIDTH) / 5.0) ** 2
+    return float(start + sign * int(np.argmax(gained + prior)))
 
 
 def _lines(crop: NDArray[np.uint8], columns: NDArray[np.float64], top: int, bottom: int) -> Floats:

@@ -126,8 +126,12 @@ def pose(
     below_upper: Picture,
     above_lower: Picture,
     opening: float,
+    teeth: float,
 ) -> Picture:
-    """The interior as seen at canonical points (x, y), all (h, w); `below_upper` and `above_lower` as in Fields."""
+    """The interior as seen at canonical points (x, y), all (h, w); `below_upper` and `above_lower` as in Fields.
+
+    `teeth`: 0..1, how much of them the sound shows.
+    """
     jaw = 0.78 * (opening - interior.opening)
     left = (x - (shape.centre - ORIGIN[0])) * SCALE - 0.5
     level = y - shape.c0
@@ -144,5 +148,6 @@ def pose(
     image = upper + ramp * (lower - upper)
     # Lips throw a shadow into the mouth, more so while it is nearly closed.
     shade = 1.0 - 0.35 * np.exp(-np.maximum(below_upper, 0.0) / 1.6) - 0.2 * np.exp(-np.maximum(above_lower, 0.0) / 1.2)
-    depth = 0.86 + 0.14 * min(1.0, opening / 8.0)
+    # Between lips that hardly part it is dark, unless teeth stand behind them (s, f, i).
+    depth = 1.0 - (0.55 - 0.4 * teeth) * max(0.0, 1.0 - opening / 7.0)
     return np.asarray(image * np.clip(shade * depth, 0.1, 1.0)[..., None], np.float32)

@@ -109,7 +109,7 @@ def material_of(
     look = np.array([rest_row]) if talking else np.arange(len(rows))
     shape = fit_shape(curves, look)
     rest = np.stack([still(int(rows[i])) for i in look[:: max(1, len(look) // 30)]])
-    if shape.gap < 6.0:
+    if shape.gap < 8.0:
         # Between closed lips there is a line to follow to its ends; a wide open mouth has none.
         left, right = corners_in(rest, shape.line, (shape.left, shape.right))
         shape = fit_shape(replace(curves, corners=np.array([left, right])), look)
@@ -252,7 +252,7 @@ def _inside(
         if seen.gap < 4.0:
             continue
         lips, untidy, teeth = _doubts(key, seen, curves, int(row), lip, shift[row])
-        worth = min(seen.gap, 15.0) / 15.0 - max(0.0, seen.gap - 20.0) / 10.0 + 0.4 * teeth - 1.5 * lips
+        worth = min(seen.gap, 15.0) / 15.0 - max(0.0, seen.gap - 20.0) / 10.0 + 0.7 * teeth - 1.5 * lips
         worth -= untidy / 5.0 + 5.0 * float(turn[row])
         if best is None or worth > best[0]:
             best = worth, seen.moved(*(float(v) for v in shift[row])), key

@@ -13,9 +13,9 @@ from heygemd.faces.canon import EYE_DISTANCE
 Floats = NDArray[np.float32]
 FULL_OPENING = 0.22 * EYE_DISTANCE
 """Inner opening at the driver's 1, canonical pixels, for a person whose own speech is not known."""
-LEAST_FULL, MOST_FULL = 0.16 * EYE_DISTANCE, 0.32 * EYE_DISTANCE
+LEAST_FULL, MOST_FULL = 0.17 * EYE_DISTANCE, 0.34 * EYE_DISTANCE
 REST_OPENING = 0.04 * EYE_DISTANCE
-WIDEN, NARROW = 0.10, 0.20
+WIDEN, NARROW = 0.12, 0.24
 """Share of the mouth's width that spreading adds and rounding takes."""
 
 
@@ -46,8 +46,9 @@ def full_opening(analysis: Analysis) -> float:
     talking = any(shot["mode"] == "reference" for shot in analysis.summary.get("shots", []))
     if not talking or len(own) < 50:
         return FULL_OPENING
-    # The driver's 95th percentile is .8, so that its 1 lies beyond what is usual.
-    return float(np.clip(1.15 * np.percentile(own, 96), LEAST_FULL, MOST_FULL))
+    # The driver's 95th percentile is .8, so that its 1 lies beyond what is usual. Wide openings are measured a fifth
+    # too small: flow saturates there, and a tongue passes for a lip.
+    return float(np.clip(1.35 * np.percentile(own, 96), LEAST_FULL, MOST_FULL))
 
 
 def commands(

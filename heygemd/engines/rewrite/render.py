@@ -102,7 +102,8 @@ class RewriteRenderer:
             outer = _moved(region.image, matrix, np.stack([warp.dx, dy], axis=-1))
             self._put_own_lips(outer, shot, region.image, matrix, warp)
         if opening > 0.05:
-            _put_inside(outer, shot, matrix, warp, opening, per_pixel)
+            teeth = float(self._commands.teeth[region.index])
+            _put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel)
         window = _Window(matrix, FIELD_BOX, region.image.shape)
         mask = np.zeros(region.image.shape[:2], np.float32)
         mask[window.slices] = _border(*window.points()) * np.float32(strength)
@@ -202,7 +203,7 @@ def _displacement(window: _Window, warp: Fields) -> tuple[Picture, Picture, Pict
 
 
 def _put_inside(
-    outer: Picture, shot: _Shot, matrix: canon.Affine, warp: Fields, opening: float, per_pixel: float
+    outer: Picture, shot: _Shot, matrix: canon.Affine, warp: Fields, opening: float, teeth: float, per_pixel: float
 ) -> None:
     shape = shot.shape
     rect = (
@@ -217,7 +218,7 @@ def _put_inside(
     # Zero on the line itself, so that closed lips and skin beyond the corners show none of it.
     alpha = np.clip(np.minimum(below, above) * np.float32(per_pixel), 0.0, 1.0)
     x, y = window.points()
-    inner = pose(shot.interior, shape, x, y, below, above, opening)
+    inner = pose(shot.interior, shape, x, y, below, above, opening, teeth)
     here = outer[window.slices]
     here += (alpha * np.float32(min(1.0, opening / 1.5)))[..., None] * (inner - here)
 

@@ -15,6 +15,7 @@ from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, MemoryQuery, Region, load_engine
 from heygemd.engines.rewrite import RewriteEngine
 from heygemd.engines.rewrite.motion import commands, full_opening
+from heygemd.engines.rewrite.own import learn_own
 
 MEDIA = Path(__file__).resolve().parents[3] / "../shared/media"
 VIDEO = VideoInfo(512, 400, Fraction(25), 1, 0.04, "yuv420p", still=True)
@@ -171,3 +172,10 @@ def test_a_talking_person_obeys(name: str, tmp_path: Path) -> None:
     spoken = [draw(renderer, i, i, frame) for i, frame in enumerate(frames)]
     seen = analyse(spoken, second, video).arrays["mouth_opening"]
     assert np.corrcoef(seen, command)[0, 1] > 0.85
+
+
+def test_own_speech_is_learned_only_when_the_mouth_speaks(still: Analysis) -> None:
+    frames = np.full(200, np.nan, np.float32)
+    arrays, told = learn_own(np.zeros(16000 * 8, np.float32), frames, frames, Fraction(25))
+    assert arrays == {} and not told["used"] and "does not speak" in told["why"]
+    assert not still.summary["own_speech"]["used"]

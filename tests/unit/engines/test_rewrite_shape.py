@@ -49,12 +49,21 @@ def test_teeth_hang_from_the_skull() -> None:
     inside = painted(CLOSED, skin, lip)
     y, x = (v.astype(np.float32) for v in np.mgrid[148:164, 118:138])
     far = np.full_like(x, 9.0)
-    small = pose(inside, CLOSED, x, y, far, far, 8.0)
-    large = pose(inside, CLOSED, x, y, far, far, 18.0)
+    small = pose(inside, CLOSED, x, y, far, far, 8.0, 0.5)
+    large = pose(inside, CLOSED, x, y, far, far, 18.0, 0.5)
     # The rows of the upper teeth are the same at any opening, but for the light.
     ratio = small[2:4] / large[2:4]
     assert ratio.std() < 0.02
     assert large[3].mean() > 1.7 * large[-2].mean()
+
+
+def test_a_nearly_closed_mouth_is_dark_inside_unless_the_sound_shows_teeth() -> None:
+    skin, lip = np.array([200.0, 160, 140], np.float32), np.array([170.0, 90, 90], np.float32)
+    inside = painted(CLOSED, skin, lip)
+    y, x = (v.astype(np.float32) for v in np.mgrid[150:153, 118:138])
+    far = np.full_like(x, 2.0)
+    vowel, hiss = (float(pose(inside, CLOSED, x, y, far, far, 2.0, teeth).mean()) for teeth in (0.0, 1.0))
+    assert vowel < 0.8 * hiss
 
 
 def test_commands_close_widen_and_gate() -> None:
