@@ -21,6 +21,8 @@ Picture = NDArray[np.float32]
 _TO_GRID = np.array([[1 / STEP, 0.0, -FIELD_BOX[0] / STEP], [0.0, 1 / STEP, -FIELD_BOX[1] / STEP]])
 _COARSE = (44, 40)
 """Size of the picture in which colours of reference and frame are compared."""
+_SEALED = 3.0
+"""Below this opening, canonical pixels, no teeth may be left between the lips of a smile."""
 
 
 class _Shot:
@@ -101,6 +103,8 @@ class RewriteRenderer:
             dy = np.where(warp.below_upper < warp.above_lower, warp.dy_upper, warp.dy_lower)
             outer = _moved(region.image, matrix, np.stack([warp.dx, dy], axis=-1))
             self._put_own_lips(outer, shot, region.image, matrix, warp)
+            if shot.shape.gap > 0 and opening < _SEALED:
+                _seal(outer, shot.shape, matrix, warp, 1.0 - opening / _SEALED)
         if opening > 0.05:
             teeth = float(self._commands.teeth[region.index])
             _put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel)
@@ -221,6 +225,24 @@ def _put_inside(
     inner = pose(shot.interior, shape, x, y, below, above, opening, teeth)
     here = outer[window.slices]
     here += (alpha * np.float32(min(1.0, opening / 1.5)))[..., None] * (inner - here)
+
+
+def _seal(outer: Picture, shape: MouthShape, matrix: canon.Affine, warp: Fields, strength: float) -> None:
+    """Teeth that the warp left between closing lips, where it has the lips' edges a pixel or two off, become lip."""
+    rect = (shape.centre - 1.1 * shape.half, shape.c0 - 14.0, shape.centre + 1.1 * shape.half, shape.c0 + 22.0)
+    window = _Window(matrix, rect, outer.shape)
+    edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
+    away = np.abs(edges[..., 0] - edges[..., 1]) / 2
+    x, _ = window.points()
+    here = outer[window.slices]
+    lip = (np.abs(edges[..., 1] + 0.5 * shape.lower) < 2.0) & (np.abs(x - shape.centre) < 0.5 * shape.half)
+    if not lip.any():
+        return
+    colour = np.median(here[lip], axis=0)
+    most = colour * (0.62 + 0.38 * np.clip(away / 3.0, 0.0, 1.0))[..., None]
+    across = np.clip((1.0 - np.abs(x - shape.centre) / shape.half) / 0.15, 0.0, 1.0)
+    share = np.exp(-0.5 * (away / 2.6) ** 2) * across * np.float32(strength)
+    here += share[..., None] * (np.minimum(here, most) - here)
 
 
 def _coarse(image: Picture, matrix: canon.Affine) -> Picture:
