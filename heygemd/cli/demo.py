@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 NAME = "astronaut"
 SENTENCE = "Hello from orbit. Drop a picture and a recording on the share, and I will say whatever you want."
-_CROP = (92, 2, 348, 258)  # x0, y0, x1, y1: head and collar, the mouth large enough to watch
-_SCALE = 2.5
 _STOP_SECONDS = 20.0
 
 # The sample is written whole before the daemon starts: no need to watch it being quiet.
@@ -64,18 +62,13 @@ def demo(
 def make_sample(layout: Layout, text: str) -> str:
     """Drop a pair into the inbox: NASA's portrait of Eileen Collins (public domain) and a text; the job's name."""
     from skimage.data import astronaut
-    from skimage.transform import resize
 
     from heygemd.cli.inbox import taken_names
     from heygemd.files import write_atomic
     from heygemd.spool.names import unique_name
 
     job = unique_name(NAME, taken_names(layout, layout.inbox) | _dropped(layout))
-    x0, y0, x1, y1 = _CROP
-    portrait: Any = astronaut()  # type: ignore[no-untyped-call] # scikit-image ships no types
-    size = (round(_SCALE * (y1 - y0)), round(_SCALE * (x1 - x0)))
-    large: Any = resize(portrait[y0:y1, x0:x1], size, order=3)  # type: ignore[no-untyped-call]
-    write_atomic(layout.inbox / f"{job}.png", _png((large.clip(0, 1) * 255).round().astype("uint8")))
+    write_atomic(layout.inbox / f"{job}.png", _png(astronaut()))  # type: ignore[no-untyped-call] # it ships no types
     write_atomic(layout.inbox / f"{job}.txt", (text.strip() + "\n").encode())
     return job
 

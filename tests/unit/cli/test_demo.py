@@ -26,7 +26,7 @@ def test_the_sample_is_a_pair_with_a_picture(layout: Layout) -> None:
     (drop,) = Inbox(layout, InboxSettings(settle_scans=1, settle_seconds=0), LimitSettings()).scan(frozenset()).ready
     assert drop.name == "astronaut"
     with Image.open(layout.inbox / "astronaut.png") as image:
-        assert image.size == (640, 640)
+        assert image.size == (512, 512)
         assert image.mode == "RGB"
         assert len(set(image.convert("L").tobytes())) > 200, "a photograph, not a flat picture"
 
