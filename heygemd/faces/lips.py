@@ -192,7 +192,8 @@ def _first_colours(lines: Floats) -> Colours:
     skin_light = float(np.median(lines[:, :10, 1]))
     skin_ratio = float(np.median(np.concatenate([lines[:, :8, 0], lines[:, -12:, 0]], axis=1)))
     red = max(float(np.median(np.percentile(lines[..., 0], 88, axis=1))) - skin_ratio, 0.08)
-    lip_light = float(np.median(lines[..., 1][lines[..., 0] > skin_ratio + 0.6 * red]))
+    reddish = lines[..., 1][lines[..., 0] > skin_ratio + 0.6 * red]
+    lip_light = float(np.median(reddish)) if reddish.size else skin_light  # a picture in black and white
     dark = min(float(np.percentile(lines[..., 1], 1.5)) + 0.1, lip_light - 0.6)
     mean = [
         [skin_ratio, skin_light],

@@ -35,6 +35,7 @@ class _Worker:
     idle_since_seconds: float = 0.0
     folder: str = ""  # of the last task: that item's model is warm
     stderr_tail: deque[str] = field(default_factory=lambda: deque(maxlen=40))
+    stderr_reader: threading.Thread | None = None
     ending: str | None = None  # why we end it: "cancelled", "hung", "idle", "evicted", "closed"
 
 
@@ -138,7 +139,10 @@ class LocalExecutor:
         self._next_number += 1
         self._workers[worker.number] = worker
         threading.Thread(target=self._read, args=(worker,), name=f"worker-{worker.number}", daemon=True).start()
-        threading.Thread(target=_keep_stderr, args=(worker,), name=f"stderr-{worker.number}", daemon=True).start()
+        worker.stderr_reader = threading.Thread(
+            target=_keep_stderr, args=(worker,), name=f"stderr-{worker.number}", daemon=True
+        )
+        worker.stderr_reader.start()
         self._on_event("worker.started", {"worker": process.pid, "device": device.name})
         return worker
 
@@ -167,6 +171,8 @@ class LocalExecutor:
         del self._workers[worker.number]
         _kill_group(worker.process)
         code = worker.process.wait()
+        if worker.stderr_reader is not None:
+            worker.stderr_reader.join(1.0)  # its last words are evidence; the pipe ends with the group
         reason = worker.ending or ("exit" if code == 0 else "died")
         if worker.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # an unsent line was in its buffer

@@ -8,10 +8,11 @@ from pathlib import Path
 from heygemd.engines.base import MemoryQuery
 from heygemd.engines.wav2lip.variants import HD256, VARIANTS, Variant, variant_named
 
-BEST_BATCH = {"cpu": 16, "cuda": 64}
+BEST_BATCH = {"cpu": 8, "cuda": 64}
 """Frames that the network takes at once at most. On a CPU more only spoil the caches."""
-SMALLEST_BATCH = {"cpu": 2, "cuda": 1}
-"""oneDNN goes another way for a single frame, and its last bits differ: a split render would not equal the whole."""
+SMALLEST_BATCH = {"cpu": 8, "cuda": 1}
+"""On a CPU always the same: oneDNN goes another way for each size, and the last bits differ: a split render would not
+equal the whole."""
 
 MIB = 1 << 20
 

@@ -414,7 +414,7 @@ def test_availability_says_what_is_wrong(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_batches_are_few_and_bounded() -> None:
-    assert [compute_batch("cpu", n) for n in (1, 2, 3, 9, 16, 17, 500)] == [2, 2, 4, 16, 16, 16, 16]
+    assert [compute_batch("cpu", n) for n in (1, 2, 3, 9, 16, 17, 500)] == [8] * 7
     assert [compute_batch("cuda", n) for n in (1, 3, 100)] == [1, 4, 64]
 
 
