@@ -34,6 +34,7 @@ def join(
     audio_seconds: float | None = None,
     audio_origin_seconds: float | None = None,
     lossless: bool = False,
+    audio_bitrate_kbps: int = 192,
     tags: Mapping[str, str] | None = None,
     log: Path | None = None,
     limits: MediaLimits | None = None,
@@ -41,7 +42,7 @@ def join(
     """Write `out` (MP4, index first): the segments' pictures copied one after the other, the sound encoded once.
 
     `segment_frames`: frames in each segment. `audio`: the speech file; its sound starts at time 0 of the result as
-    `load_speech` reads it and ends after `audio_seconds`. AAC at 192 kbit/s, ALAC when lossless, at most six channels.
+    `load_speech` reads it and ends after `audio_seconds`. AAC, or ALAC when lossless; at most six channels.
     `work`: a folder of ours for the list of segments. `tags`: standard MP4 tags (title, comment …).
     Frame n is shown at exactly n / fps. Raises FfmpegError, DiskFullError, NoAudioError, UnreadableMediaError.
     """
@@ -71,7 +72,7 @@ def join(
         options |= {
             "af": track.timeline_filter + trim,
             "ac": min(track.channels, _MOST_CHANNELS),
-            **({"acodec": "alac"} if lossless else {"acodec": "aac", "b:a": "192k"}),
+            **({"acodec": "alac"} if lossless else {"acodec": "aac", "b:a": f"{audio_bitrate_kbps}k"}),
         }
     argv = (
         ffmpeg.output(*streams, input_url(out), **options).global_args(*GLOBAL_ARGUMENTS).overwrite_output().compile()

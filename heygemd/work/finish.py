@@ -36,6 +36,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
             work=folder.path,
             audio_seconds=prepared.speech_seconds,
             lossless=prepared.options.lossless,
+            audio_bitrate_kbps=media.audio_bitrate_kbps,
             tags={"comment": f"AI-generated lip sync; heygemd {heygemd.__version__}, engine {prepared.engine}"},
             log=folder.log,
         )

@@ -163,3 +163,21 @@ def test_prepare_twice_does_nothing_the_second_time(
     stamp = (folder / "item.json").stat().st_mtime_ns
     assert prepared_item(folder, clip, voice) == prepared
     assert (folder / "item.json").stat().st_mtime_ns == stamp
+
+
+def test_the_operators_audio_bitrate_reaches_the_file(tmp_path: Path, voice: Path) -> None:
+    still = media.portrait(tmp_path / "face.png", 256)
+    sizes = []
+    for kbps in (32, 128):
+        folder = tmp_path / str(kbps)
+        prepared = prepared_item(folder, still, voice, quality="draft")
+        item = ItemFolder(folder)
+        renderer = SegmentRenderer(item, device="cpu", precision="float32", media=MediaSettings(), threads=1)
+        segment = Segment(0, 0, prepared.num_frames)
+        renderer.render(segment, batch=4, report=quiet)
+        renderer.close()
+        finish(item, Plan((segment,), 4, "float32", 0, "cpu"), MediaSettings(audio_bitrate_kbps=kbps), quiet)
+        command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", "stream=bit_rate"]
+        command += ["-of", "csv=p=0", str(item.result / "video.mp4")]
+        sizes.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert sizes[1] > 1.5 * sizes[0]
