@@ -59,7 +59,7 @@ EXPECTED: dict[str, dict[str, object]] = {
     "av1": {"codec": "av1"},
     "mpeg4_mp3_avi": {"codec": "mpeg4", "fps": Fraction(25)},
     "h264_avi": {"codec": "h264", "fps": Fraction(25)},
-    "ts_from_10s": {"codec": "h264", "fps": Fraction(25), "num_frames": 63},
+    "ts_from_10s": {"codec": "h264", "fps": Fraction(25), "num_frames": 63 if awkward.MEDIA.exists() else 62},
     "windows_media": {"codec": "wmv2"},
     "no_audio": {"has_audio": False},
     "tiny": {"width": 160, "height": 284},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -25,6 +26,7 @@ Kind = Literal["zip", "torchscript", "safetensors", "pickle"]
 MAX_FILE_BYTES = 8 << 30
 MAX_HEADER_BYTES = 100 << 20
 MAX_DIMENSIONS = 8
+MAX_INSTRUCTIONS = 2_000_000  # a network's pickle has some ten thousand
 
 # What torch.load and the readers here raise for files that are damaged, foreign or hostile; found by flipping bits and
 # cutting files. torch does not document the kinds, so they are listed one by one.
@@ -153,6 +155,21 @@ _HARMLESS: dict[tuple[str, str], Any] = {
 }
 
 
+def check_instructions(file: BinaryIO) -> None:
+    """Read one pickle without obeying it. Raises ValueError where obeying it could take any amount of memory.
+
+    CPython's unpickler makes room for a memo as large as the highest index: four damaged bytes can mean 64 GiB.
+    """
+    try:
+        for count, (instruction, argument, _place) in enumerate(pickletools.genops(file)):
+            if count > MAX_INSTRUCTIONS:
+                raise ValueError("a pickle without end")
+            if "PUT" in instruction.name and int(argument or 0) > MAX_INSTRUCTIONS:
+                raise ValueError("a pickle with an impossible memo")
+    except (MemoryError, OverflowError) as error:
+        raise ValueError("a pickle with an impossible length") from error
+
+
 class SafeUnpickler(pickle.Unpickler):
     """`storage(type, key, count)` gives a storage, `tensor(storage, offset, size, stride)` a tensor."""
 
@@ -160,7 +177,14 @@ class SafeUnpickler(pickle.Unpickler):
         self, file: BinaryIO, storage: Callable[[str, str, int], Any], tensor: Callable[[Any, int, Shape, Shape], Any]
     ) -> None:
         super().__init__(file)
-        self._storage, self._tensor = storage, tensor
+        self._file, self._storage, self._tensor = file, storage, tensor
+
+    def load(self) -> Any:
+        """As pickle's, but only after a look at every instruction. Raises ValueError too."""
+        start = self._file.tell()
+        check_instructions(self._file)
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):

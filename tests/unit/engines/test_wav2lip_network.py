@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from heygemd.core.errors import CheckpointError
 from heygemd.engines.wav2lip import load_generator
-from heygemd.engines.wav2lip.container import read_shapes
+from heygemd.engines.wav2lip.container import check_instructions, read_shapes
 from heygemd.engines.wav2lip.network import Generator
 from heygemd.engines.wav2lip.seeded import save_seeded, seeded_state, seeded_tensor
 from heygemd.engines.wav2lip.variants import (
@@ -330,6 +330,13 @@ def test_a_damaged_file_loads_or_is_refused_and_nothing_else(kind: str, tmp_path
             assert "\n" not in str(error)
             outcomes.add("refused")
     assert outcomes == {"refused"}
+
+
+@pytest.mark.parametrize("data", [b"\x80\x02Nr\xff\xff\xff\xff.", b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f."])
+def test_four_bytes_cannot_ask_for_all_memory(data: bytes) -> None:
+    """LONG_BINPUT with the highest index; BYTEARRAY8 with the highest length."""
+    with pytest.raises(ValueError, match=r"impossible|expected|truncat|exceed"):
+        check_instructions(io.BytesIO(data))
 
 
 def test_recognise_needs_no_torch() -> None:
