@@ -180,7 +180,8 @@ def test_sound(name: str, folder: Path, tmp_path: Path) -> None:
         "video_late": 2.5,
         "nasty_name": 2.5,
     }.get(name, 2.2)
-    assert info.duration_seconds == pytest.approx(expected_seconds, abs=0.05)
+    tolerance_seconds = 0.05 if awkward.MEDIA.exists() else 0.12  # the synthetic voice has a lower rate: larger blocks
+    assert info.duration_seconds == pytest.approx(expected_seconds, abs=tolerance_seconds)
     if name == "silent_audio":
         assert not speech.any()
         return
