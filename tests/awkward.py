@@ -100,7 +100,7 @@ def talking_head(out: Path, *, seed: int = 1, seconds: float = 2.5, size: int = 
 
     rate, fps = 16000, 25
     time = np.arange(int(seconds * rate)) / rate
-    syllables = np.clip(np.sin(2 * np.pi * (3 + 0.3 * seed) * time), 0, None) ** 0.7
+    syllables = np.clip(np.sin(2 * np.pi * (3 + 0.3 * seed) * time + 1.5), 0, None) ** 0.7
     sound = (0.4 * syllables * np.sign(np.sin(2 * np.pi * (100 + 30 * seed) * time)) * 20000).astype("<i2")
     sound_path = out.with_suffix(".wav")
     with wave.open(str(sound_path), "wb") as file:
