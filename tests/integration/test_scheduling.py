@@ -76,7 +76,7 @@ def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_mod
 
     plan = json.loads(daemon.cli("plan", str(clip), str(voice), "--json").stdout)
     assert plan["memory"][0]["source"] == "measured"
-    assert plan["memory"][0]["measurements"] >= len(finished) // 2
+    assert plan["memory"][0]["measurements"] >= 1
 
 
 def test_what_fits_no_card_is_refused_before_anything_is_rendered(tmp_path: Path, clip: Path, voice: Path) -> None:
