@@ -82,8 +82,8 @@ def _relative(layout: Layout, path: Path) -> str | None:
 
 
 def _absolute(path: Path) -> Path:
-    # Not Path.resolve: a link in the inbox is what the user asks about, not its target.
-    return Path(os.path.abspath(path))  # noqa: PTH100
+    # A link in the inbox is what the user asks about, not its target.
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow it
 
 
 def _elsewhere(layout: Layout, path: Path) -> Answer:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
@@ -112,7 +113,7 @@ class Simulation:
     def run(self, trace: Sequence[TraceJob]) -> Tally:
         self._open = len(trace)
         for job in trace:
-            self._at(job.arrival_seconds, lambda job=job: self._arrive(job))  # type: ignore[misc]
+            self._at(job.arrival_seconds, partial(self._arrive, job))
         if self.world.noise > 0:
             self._at(0.0, self._move)
         for _ in range(self.world.losses):
@@ -320,7 +321,7 @@ class Simulation:
                 if running:
                     task = max(running, key=lambda t: t.started_seconds)
                     task.error = OutOfMemoryError("out of memory")
-                    self._at(self._now + 1.0, lambda task=task: self._answer(task))  # type: ignore[misc]
+                    self._at(self._now + 1.0, partial(self._answer, task))
         self._publish()
         self._at(self._now + _REFRESH_SECONDS, self._move)
 

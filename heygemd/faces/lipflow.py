@@ -32,7 +32,7 @@ class MouthMotion:
 def mouth_motion(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]], curves: LipCurves) -> MouthMotion:
     """The motion of one shot's mouth. `crop(frame)`: CROP_BOX with the mouth held in place; `curves`: of `rows`."""
     rough = curves.opening if len(rows) < 3 else median_filter(curves.opening, 3, mode="nearest")
-    flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]
+    flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined] # not in its stubs
         cv2.DISOPTICAL_FLOW_PRESET_FAST
     )
     corners = np.rint(curves.corners - CROP_BOX[0]).astype(int)

@@ -220,7 +220,9 @@ def _places(at: NDArray[np.float64], shift: float, thin: float) -> list[Floats]:
     return [(weight * bell(at, centre + shift, width))[None] for centre, width, weight in spec]
 
 
-def _again(likely: Floats, near: NDArray[np.float64], widths: tuple[float, ...], lip_lengths) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+def _again(
+    likely: Floats, near: NDArray[np.float64], widths: tuple[float, ...], lip_lengths: Callable[[int], list[Floats]]
+) -> NDArray[np.float64]:
     ticks = np.arange(likely.shape[2] + 1.0)[None]
     rows = [
         boundaries(likely[:, c], [bell(ticks, near[:, c, k, None], w) for k, w in enumerate(widths)], lip_lengths(c))[0]

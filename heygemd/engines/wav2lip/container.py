@@ -14,7 +14,7 @@ import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
@@ -139,8 +139,8 @@ def _first(value: object, *_rest: object) -> object:
     return value
 
 
-def _size(*values: object) -> tuple[Any, ...]:
-    return tuple(*values)  # type: ignore[arg-type]
+def _size(sides: Iterable[Any] = ()) -> tuple[Any, ...]:
+    return tuple(sides)
 
 
 _HARMLESS: dict[tuple[str, str], Any] = {
