@@ -168,7 +168,10 @@ main() {
         ;;
     test)
         set_up dev
-        if [[ $DRY_RUN == no ]]; then run_tests "${PASSED[@]}"; fi
+        if [[ $DRY_RUN == no ]]; then
+            ensure_test_tools "$VENV/install.log"
+            run_tests "${PASSED[@]}"
+        fi
         ;;
     dev)
         set_up dev

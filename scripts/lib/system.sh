@@ -14,6 +14,17 @@ SYSTEM_NEEDS=(
     "library:libxcb.so.1|libxcb1"
 )
 
+# What only some tests use: a browser, a Samba server and its client, promtool, FUSE. CI installs them; elsewhere those
+# tests are skipped and say what they miss.
+TEST_NEEDS=(
+    "command:chromium|chromium"
+    "command:smbd|samba"
+    "command:smbclient|smbclient"
+    "command:promtool|prometheus"
+    "command:fusermount3|fuse3"
+    "library:libfuse3.so.3|libfuse3-3"
+)
+
 has_capability() {
     local kind=${1%%:*} name=${1#*:} directory
     case $kind in
@@ -39,6 +50,22 @@ missing_system_packages() {
         # Debian splits venv's bootstrap off into a package of its own.
         "$python" -c 'import ensurepip, venv' 2>/dev/null || venv_package "$python"
     } | sort -u
+}
+
+# ensure_test_tools LOG: in CI as root, what TEST_NEEDS lists. The tests themselves fail there when something is missing.
+ensure_test_tools() {
+    local log=$1 need
+    local -a missing=()
+    if [[ -z ${CI:-} || $EUID -ne 0 ]] || ! command -v apt-get >/dev/null 2>&1; then return 0; fi
+    for need in "${TEST_NEEDS[@]}"; do
+        has_capability "${need%%|*}" || missing+=("${need##*|}")
+    done
+    if ((${#missing[@]} == 0)); then return 0; fi
+    say "Installing what the tests use: ${missing[*]}"
+    run_logged "$log" apt-get update -q || true
+    run_logged "$log" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        "${missing[@]}" || warn "apt-get could not install: ${missing[*]} (see $log)"
+    hash -r
 }
 
 # python3-venv belongs to the distribution's python3; another 3.x has a package with its own number.
