@@ -96,15 +96,17 @@ class Settings(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """The HEYGEMD_* variables. A list may be JSON or simply a,b,c."""
+    """The HEYGEMD_* variables. A list may be JSON or simply a,b,c; one value is a list of one."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        is_list = typing.get_origin(field.annotation) is tuple
         try:
-            return json.loads(value)
+            decoded = json.loads(value)
         except ValueError:
-            if typing.get_origin(field.annotation) is tuple:
+            if is_list:
                 return [part.strip() for part in str(value).split(",") if part.strip()]
             raise
+        return [decoded] if is_list and not isinstance(decoded, list | dict) else decoded
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,13 @@ def test_lists_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().scheduler.devices == ("cpu",)
 
 
+def test_one_value_is_a_list_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEYGEMD_SCHEDULER__SIMULATED_GPUS_MIB", "200")
+    monkeypatch.setenv("HEYGEMD_SCHEDULER__DEVICES", '"cpu"')
+    scheduler = load_settings().scheduler
+    assert (scheduler.simulated_gpus_mib, scheduler.devices) == ((200,), ("cpu",))
+
+
 def test_the_file_is_found_by_variable_and_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path, "[log]\nlevel = 'debug'\n")
     monkeypatch.setattr("heygemd.config.DEFAULT_FILE", file)
