@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +10,7 @@ from heygemd.cli.common import JsonOption, globals_of, plain_table, print_json, 
 from heygemd.cli.common import console as new_console
 
 if TYPE_CHECKING:
-    from heygemd.config import Settings
-    from heygemd.ops.retention import JobFolder, Kind, Plan
-    from heygemd.spool.layout import Layout
+    from heygemd.ops.retention import JobFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -26,12 +23,11 @@ def clean(
     as_json: JsonOption = False,
 ) -> int:
     """Remove what retention no longer keeps: archived inputs, failed jobs, results. Exits 1 when something stays."""
-    from heygemd.ops.retention import execute
+    from heygemd.service.cleaning import clean_now, plan_now
 
     options = globals_of(context)
     settings, layout = options.settings, options.layout
-    layout.check_share()
-    todo = _plan(settings, layout)
+    todo = plan_now(settings, layout)
     reasons = {removal.folder: removal.reason for removal in todo.removals}
     if dry_run:
         if as_json:
@@ -39,7 +35,7 @@ def clean(
         else:
             _show(reasons, "would be removed")
         return 0
-    outcome = execute(todo, _roots(layout))
+    outcome = clean_now(todo, layout)
     if as_json:
         print_json(
             {
@@ -53,25 +49,6 @@ def clean(
         for folder, why in outcome.remained:
             say(f"{folder.kind}/{safe(folder.relative)} stays: {safe(why)}")
     return 1 if outcome.remained else 0
-
-
-def _roots(layout: Layout) -> dict[Kind, Any]:
-    return {"archive": layout.archive, "failed": layout.failed, "outbox": layout.outbox}
-
-
-def _plan(settings: Settings, layout: Layout) -> Plan:
-    from heygemd.core.job import JobState
-    from heygemd.ops.retention import free_bytes, plan, survey
-    from heygemd.spool.journal import Journal
-
-    busy: frozenset[str] = frozenset()
-    unfinished = [state for state in JobState if not state.final]
-    # What a job that is tried again still needs lies in failed/: without the journal it could not be told.
-    if layout.journal.exists():
-        with Journal(layout.journal, readonly=True) as journal:
-            busy = frozenset(job.id for job in journal.jobs(unfinished))
-    folders = [folder for kind, root in _roots(layout).items() for folder in survey(root, kind)]
-    return plan(folders, settings.retention, now_seconds=time.time(), free_bytes=free_bytes(layout.root), busy=busy)
 
 
 def _row(folder: JobFolder, reason: str) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def make_sample(layout: Layout, text: str) -> str:
     """Drop a pair into the inbox: NASA's portrait of Eileen Collins (public domain) and a text; the job's name."""
     from skimage.data import astronaut
 
-    from heygemd.cli.inbox import taken_names
     from heygemd.files import write_atomic
     from heygemd.spool.names import unique_name
+    from heygemd.spool.submission import taken_names
 
     job = unique_name(NAME, taken_names(layout, layout.inbox) | _dropped(layout))
     write_atomic(layout.inbox / f"{job}.png", _png(astronaut()))  # type: ignore[no-untyped-call] # it ships no types

@@ -1,52 +1,16 @@
-"""Reading status files, and following one job until it ends."""
+"""Finding one job among the status files, and following it until it ends."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from heygemd.cli.common import did_you_mean
 from heygemd.cli.foreground import Bar
-from heygemd.core.errors import CancelledError, HeygemdError, ShareAwayError, TryLaterError, UsageError
-from heygemd.files import explained, open_regular
+from heygemd.core.errors import CancelledError, HeygemdError, TryLaterError, UsageError
 from heygemd.spool.layout import Layout
-
-_MAX_BYTES = 1_000_000
-_FINAL = ("done", "failed", "cancelled")
-
-
-def read_view(path: Path) -> dict[str, Any] | None:
-    """A JSON object of ours, or None where there is none (yet)."""
-    try:
-        with open_regular(path) as file:
-            tree = json.loads(file.read(_MAX_BYTES))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return tree if isinstance(tree, dict) else None
-
-
-def all_views(layout: Layout) -> list[dict[str, Any]]:
-    """Every status file: what is being done, what waits in its order, then what ended, the newest first.
-
-    Raises ShareAwayError where the share has no status folder.
-    """
-    if not layout.status.is_dir():
-        raise ShareAwayError(
-            f"{layout.status}: there is no such folder",
-            remedy="Is the share mounted, and has a daemon run there? --root DIR names another.",
-            path=str(layout.status),
-        )
-    with explained("status folder"):
-        found = [read_view(path) for path in layout.status.glob("*.json") if not path.name.startswith(".")]
-    views = [view for view in found if view and "job" in view and "state" in view]
-    unfinished = [view for view in views if view["state"] not in _FINAL]
-    ended = [view for view in views if view["state"] in _FINAL]
-    unfinished.sort(key=lambda view: (view.get("position") or 0, str(view.get("created")), view["job"]))
-    ended.sort(key=lambda view: str(view.get("updated")), reverse=True)
-    return unfinished + ended
+from heygemd.spool.viewing import FINAL_STATES, all_views, read_view
 
 
 def find_view(layout: Layout, job: str) -> dict[str, Any]:
@@ -85,7 +49,7 @@ def follow(
         if view is None:
             bar.show("waits to be noticed", 0.0, None)
         else:
-            if view.get("state") in _FINAL:
+            if view.get("state") in FINAL_STATES:
                 return view
             stage = str(view.get("stage") or view.get("state"))
             bar.show(stage, float(view.get("percent") or 0.0) / 100, view.get("eta_seconds"))

@@ -76,39 +76,13 @@ def status(
 
 def overview(layout: Layout) -> dict[str, Any]:
     """Everything that `status` shows, as values."""
-    from heygemd.cli.follow import all_views
+    from heygemd.spool.viewing import all_views, daemon_state, paused
 
     views = all_views(layout)
     counts: dict[str, int] = {}
     for view in views:
         counts[view["state"]] = counts.get(view["state"], 0) + 1
     return {"daemon": daemon_state(layout), "paused": paused(layout), "counts": counts, "jobs": views}
-
-
-def daemon_state(layout: Layout) -> dict[str, Any]:
-    """Whether a daemon runs with this state folder. `running` is None where we may not look."""
-    from heygemd.spool.lock import daemon_pid
-
-    try:
-        pid = daemon_pid(layout.lock)
-    except OSError:
-        return {"running": None, "pid": None}
-    return {"running": pid is not None, "pid": pid}
-
-
-def paused(layout: Layout) -> str | None:
-    """Why the queue is paused, as far as one may see; None when it is not."""
-    from heygemd.spool.journal import Journal
-
-    if layout.pause_file.exists():
-        return f"a file {layout.pause_file.name} lies on the share"
-    if not layout.journal.exists():
-        return None
-    try:
-        with Journal(layout.journal, readonly=True) as journal:
-            return "by `heygemd pause`" if journal.setting("paused") else None
-    except (HeygemdError, OSError):
-        return None  # an ordinary user may not read the state folder; the status files say it as well
 
 
 def _screen(layout: Layout, job: str | None, every: bool) -> Group | Table:
@@ -211,6 +185,7 @@ def _ask_about(context: typer.Context, action: Action, job: str, as_json: bool) 
 def ask(layout: Layout, action: Action, job: str | None, as_json: bool, **arguments: Any) -> None:
     """Ask the daemon and tell its answer. Raises the error that it answers with."""
     from heygemd.spool.control import send, wait_answer
+    from heygemd.spool.viewing import daemon_state
 
     if not layout.control.is_dir():
         raise UsageError(

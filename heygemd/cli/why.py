@@ -143,7 +143,7 @@ def _claimed_by(layout: Layout, relative: str, place: Path) -> Job | None:
 
 
 def _of_job(layout: Layout, relative: str, job: Job) -> Answer:
-    from heygemd.cli.follow import read_view
+    from heygemd.spool.viewing import read_view
 
     view: dict[str, Any] = read_view(layout.status / f"{job.name}.json") or {}
     state = str(view.get("state") or job.state)
@@ -185,9 +185,9 @@ def _from_scan(settings: Settings, layout: Layout, relative: str) -> Answer:
 
 
 def _in_scan(layout: Layout, scan: Scan, relative: str) -> Answer:
-    from heygemd.cli.queue import daemon_state
     from heygemd.spool.ignore import Ignore
     from heygemd.spool.names import nfc
+    from heygemd.spool.viewing import daemon_state
 
     for ignored in scan.ignored:
         if nfc(ignored.path) == nfc(relative):

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from heygemd.cli import queue
-from heygemd.cli.follow import all_views
 from heygemd.core.errors import BadInputError, UsageError
 from heygemd.spool.control import answer, take_requests
 from heygemd.spool.layout import MARKER, Layout
 from heygemd.spool.lock import daemon_lock
+from heygemd.spool.viewing import all_views
 
 from .conftest import Run, write_status
 
