@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from heygemd.cli import inbox as submitting
 from heygemd.cli.follow import follow
 from heygemd.cli.foreground import Bar
 from heygemd.core.errors import BadInputError, HeygemdError, NoFaceError, ShareAwayError, TryLaterError
 from heygemd.core.manifest import parse_manifest
 from heygemd.core.settings import InboxSettings, LimitSettings
+from heygemd.spool import submission as submitting
 from heygemd.spool.inbox import Inbox
 from heygemd.spool.layout import Layout
 
