@@ -27,6 +27,7 @@ from heygemd.core.settings import (
     LimitSettings,
     LogSettings,
     MediaSettings,
+    MetricsSettings,
     RetentionSettings,
     SchedulerSettings,
     ServiceSettings,
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     engines: EngineSettings = EngineSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod

@@ -88,11 +88,16 @@ def publish_file(temp: Path, target: Path, *, replace: bool = False) -> None:
     fsync_directory(target.parent)
 
 
-def write_atomic(target: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace `target` by `data` at once. `durable=False` skips fsync, for files that only inform (status)."""
+def write_atomic(target: Path, data: bytes, *, durable: bool = True, mode: int | None = None) -> None:
+    """Replace `target` by `data` at once. `durable=False` skips fsync, for files that only inform (status).
+
+    `mode`: permissions, whatever the umask says.
+    """
     temp = temp_name(target)
     try:
         with temp.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             if durable:

@@ -139,6 +139,19 @@ class LogSettings(Section):
     file: Annotated[str, Field(description="also write JSON lines here, rotated at 20 MB, five kept; empty = no")] = ""
 
 
+class MetricsSettings(Section):
+    """Figures for Prometheus: on a port, in a file for node_exporter, or both; docs/metrics.md lists them."""
+
+    port: Annotated[int, Field(ge=0, le=65535, description="port of /metrics; 0 = none; 9464 is free for such")] = 0
+    address: Annotated[
+        str, Field(description="address of that port; there is no password: another than loopback shows it to others")
+    ] = "127.0.0.1"
+    textfile: Annotated[
+        str, Field(pattern=r"^$|\.prom$", description="also write them here, for node_exporter: NAME.prom; empty = no")
+    ] = ""
+    textfile_seconds: Annotated[float, Field(ge=1, description="seconds between two such files")] = 15.0
+
+
 class ServiceSettings(Section):
     """The daemon's own behaviour."""
 

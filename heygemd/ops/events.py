@@ -74,6 +74,8 @@ FIELDS: dict[str, Field] = {
         Field("signal", "heygemd.signal", "name of the signal"),
         Field("stage", "heygemd.stage", "preparing, rendering, finishing, …"),
         Field("who", "user.name", "who asked for it, where that is known"),
+        Field("rung", "heygemd.rung", "what a try after a failure changes: retry (nothing), smaller, split, alone"),
+        Field("step_seconds", "heygemd.step_seconds", "seconds of each step within the segment, by name"),
         Field("url", "url.full", "address of a webhook, without its query"),
     )
 }
@@ -140,6 +142,14 @@ _EVENTS = (
     ),
     Event("job.waiting", "info", "job {job} waits: {reason}", ("job", "reason"), ("error", "path")),
     Event(
+        "job.assembled",
+        "debug",
+        "job {job}: segments joined and checked",
+        ("job",),
+        ("duration_seconds",),
+        "success",
+    ),
+    Event(
         "job.finished",
         "info",
         "job {job} is done",
@@ -147,7 +157,14 @@ _EVENTS = (
         ("duration_seconds", "frames", "path", "count"),
         "success",
     ),
-    Event("job.published", "info", "job {job}: result in {path}", ("job", "path"), ("num_bytes", "count"), "success"),
+    Event(
+        "job.published",
+        "info",
+        "job {job}: result in {path}",
+        ("job", "path"),
+        ("num_bytes", "count", "duration_seconds"),
+        "success",
+    ),
     Event(
         "job.failed",
         "error",
@@ -182,7 +199,7 @@ _EVENTS = (
         "info",
         "job {job}: segment {segment} done",
         ("job", "segment"),
-        ("duration_seconds", "frames", "measured_bytes", "predicted_bytes", "batch", "precision"),
+        ("duration_seconds", "frames", "measured_bytes", "predicted_bytes", "batch", "precision", "step_seconds"),
         "success",
     ),
     Event(
@@ -198,7 +215,7 @@ _EVENTS = (
         "info",
         "job {job}: segment {segment} is tried again: {reason}",
         ("job", "segment", "reason"),
-        ("batch", "precision", "predicted_bytes"),
+        ("batch", "precision", "predicted_bytes", "rung"),
     ),
     Event(
         "task.failed",
@@ -208,7 +225,7 @@ _EVENTS = (
         ("duration_seconds",),
         "failure",
     ),
-    Event("task.retried", "info", "job {job}: {stage} is tried again: {reason}", ("job", "stage", "reason")),
+    Event("task.retried", "info", "job {job}: {stage} is tried again: {reason}", ("job", "stage", "reason"), ("rung",)),
     Event("worker.started", "info", "worker {worker} started on {device}", ("worker", "device"), ("duration_seconds",)),
     Event("worker.ended", "info", "worker {worker} ended: {reason}", ("worker", "reason"), ("exit_code",), "success"),
     Event(
@@ -249,6 +266,7 @@ _EVENTS = (
         ("reason",),
         "failure",
     ),
+    Event("metrics.failed", "warning", "metrics could not be written: {error}", ("error",), ("path",), "failure"),
     # what libraries say, through the standard library's logging
     Event("library.message", "warning", "{reason}", ("reason",), ("error",)),
 )

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +46,9 @@ EventDict = MutableMapping[str, Any]
 Logger = Any
 """A structlog logger; its methods are made at run time."""
 
+Listener = Callable[[str, Mapping[str, Any]], None]
+"""Gets an event's name and all its fields, bound ones included."""
+
 
 class UnknownEventError(ValueError):
     """The code logs something that the table does not know: a mistake of ours, for a test to find."""
@@ -71,7 +74,23 @@ def log_event(log: Logger, name: str, **fields: Any) -> None:
     have = structlog.contextvars.get_contextvars() | structlog.get_context(log.bind()) | fields
     if missing := [field for field in event.needs if have.get(field) is None]:
         raise UnknownEventError(f"event {name} lacks {', '.join(missing)}")
+    for listener in _listeners:
+        listener(name, have)
     getattr(log, event.level)(name, **fields)
+
+
+_listeners: tuple[Listener, ...] = ()
+
+
+@contextlib.contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Tell `listener` every event, whatever the log's level is, until left. It is called in the thread that logs."""
+    global _listeners
+    _listeners = (*_listeners, listener)
+    try:
+        yield
+    finally:
+        _listeners = tuple(kept for kept in _listeners if kept is not listener)
 
 
 # ------------------------------------------------------------------------------------------------ the pipeline
