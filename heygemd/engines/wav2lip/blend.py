@@ -34,6 +34,12 @@ def region_mask(size: int) -> Image:
     return mask
 
 
+@cache
+def first_row(size: int) -> int:
+    """The first row of the generated crop that shows in the picture, the taps of cubic interpolation included."""
+    return int(np.flatnonzero(region_mask(size).any(axis=1))[0]) - 2
+
+
 def match_colour(generated: Image, original: Image) -> Image:
     """`generated` (S, S, 3), its slow differences from `original` at the region's border taken away inside of it too.
 

@@ -112,11 +112,13 @@ class Wav2LipEngine:
         checkpoint: Path | None,
     ) -> Renderer:
         """Raises EngineUnavailableError, CheckpointError, OutOfMemoryError."""
+        from heygemd.engines.wav2lip.blend import first_row
         from heygemd.engines.wav2lip.renderer import BlendRenderer, ReferenceRenderer
         from heygemd.engines.wav2lip.runtime import Runtime
 
         if checkpoint is None:
             raise EngineUnavailableError("engine wav2lip needs a checkpoint, and none was given")
-        network = Runtime(checkpoint, device, precision)
+        shown_from = 0 if options.reference else first_row(identify(checkpoint).size)
+        network = Runtime(checkpoint, device, precision, shown_from)
         kind = ReferenceRenderer if options.reference else BlendRenderer
         return kind(analysis, motion, video.width, video.height, network, network.variant.size)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from heygemd.engines.wav2lip.rows import decoder_starts, row_strides
 from heygemd.engines.wav2lip.variants import Layer, Variant
 
 
@@ -38,7 +39,10 @@ class ConvBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """`net(mel, face)`: mel (B, 1, 80, 16), face (B, 6, S, S) BGR 0..1 → (B, 3, S, S) BGR 0..1."""
+    """`net(mel, face)`: mel (B, 1, 80, 16), face (B, 6, S, S) BGR 0..1 → (B, 3, S, S) BGR 0..1.
+
+    `net(mel, face, first_row)` makes the rows from `first_row` on alone, (B, 3, S - first_row, S), for less work.
+    """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -53,16 +57,20 @@ class Generator(nn.Module):
         last = variant.output_layer
         self.output_block = nn.Sequential(ConvBlock(last), nn.Conv2d(last.outputs, 3, 1), nn.Sigmoid())
 
-    def forward(self, mel: Tensor, face: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, face: Tensor, first_row: int = 0) -> Tensor:
         features: list[Tensor] = []
         for block in self.face_encoder_blocks:
             face = block(face)
             features.append(face)
         x: Tensor = self.audio_encoder(mel)
-        for block in self.face_decoder_blocks:
-            x = torch.cat((block(x), features.pop()), dim=1)
+        row = 0  # of the whole, where x begins
+        starts, strides = decoder_starts(self.variant, first_row), row_strides(self.variant)
+        for block, start, stride in zip(self.face_decoder_blocks, starts, strides, strict=True):
+            x = block(x)[:, :, start - row * stride :]
+            x = torch.cat((x, features.pop()[:, :, start:]), dim=1)
+            row = start
         out: Tensor = self.output_block(x)
-        return out
+        return out[:, :, first_row - row :]
 
     def fold(self) -> None:
         """Work every batch norm into its convolution: same output to rounding, fewer steps. Eval mode only."""

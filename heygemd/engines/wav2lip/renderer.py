@@ -19,7 +19,7 @@ LEAST_WEIGHT = 0.004
 
 
 class Network(Protocol):
-    """What the renderer needs of `runtime.Runtime`."""
+    """What the renderer needs of `runtime.Runtime`. The blend asks it for the rows from `blend.first_row` on alone."""
 
     def __call__(self, mel: NDArray[np.float32], crops: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
@@ -81,7 +81,8 @@ class BlendRenderer(_Base):
         generated = self._generate(regions, crops)
         patches = []
         for region, matrix, crop, made in zip(regions, matrices, crops, generated, strict=True):
-            matched = np.clip(blend.match_colour(made, crop), 0.0, 1.0)
+            whole = np.concatenate([crop[: len(crop) - len(made)], made])
+            matched = np.clip(blend.match_colour(whole, crop), 0.0, 1.0)
             rgb = np.ascontiguousarray(matched[..., ::-1]) * np.float32(255.0)
             image, mask = blend.put(rgb, matrix, region.box.width, region.box.height)
             patches.append(Patch(image, mask * np.float32(self._weight[region.index])))

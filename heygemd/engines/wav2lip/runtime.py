@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heygemd.core.errors import OutOfMemoryError
+from heygemd.engines.wav2lip import onednn
 from heygemd.engines.wav2lip.loading import load_generator
-from heygemd.engines.wav2lip.memory import compute_batch
+from heygemd.engines.wav2lip.memory import BEST_BATCH, compute_batch
+from heygemd.engines.wav2lip.network import Generator
+from heygemd.engines.wav2lip.variants import MEL_BANDS, MEL_COLUMNS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -19,9 +22,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Runtime:
     """`__call__` is a pure function of its input. One thread at a time."""
 
-    def __init__(self, checkpoint: Path, device: str, precision: str) -> None:
-        """`device`: cpu, cuda or cuda:N. `precision`: float32 or bfloat16. Raises CheckpointError, OutOfMemoryError."""
+    def __init__(self, checkpoint: Path, device: str, precision: str, first_row: int = 0) -> None:
+        """`device`: cpu, cuda or cuda:N. `precision`: float32 or bfloat16. `first_row`: rows above it are not made.
+
+        Raises CheckpointError, OutOfMemoryError.
+        """
         self.device = torch.device(device)
+        self._first_row = first_row
         self._dtype = DTYPES[precision]
         net = load_generator(checkpoint)
         self.variant = net.variant
@@ -35,11 +42,13 @@ class Runtime:
             self._net = net.to(self.device, self._dtype)
             _channels_last(self._net)
             self._last = last.to(self.device)
+            if self.device.type == "cpu" and onednn.is_available():
+                self._pack(self._net)
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"the network does not fit {device}", path=str(checkpoint)) from error
 
     def __call__(self, mel: NDArray[np.float32], crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        """mel (n, 80, 16), crops (n, S, S, 3) BGR 0..1 → (n, S, S, 3) BGR 0..1. Raises OutOfMemoryError."""
+        """mel (n, 80, 16), crops (n, S, S, 3) BGR 0..1 → (n, S - first_row, S, 3) BGR 0..1. Raises OutOfMemoryError."""
         results = []
         start = 0
         while start < len(crops):
@@ -48,7 +57,14 @@ class Runtime:
             results.append(self._batch(mel[start:stop], crops[start:stop], batch))
             start = stop
         size = self.variant.size
-        return np.concatenate(results) if results else np.empty((0, size, size, 3), np.float32)
+        return np.concatenate(results) if results else np.empty((0, size - self._first_row, size, 3), np.float32)
+
+    def _pack(self, net: Generator) -> None:
+        batch, size = BEST_BATCH["cpu"], self.variant.size
+        mel = torch.zeros((batch, 1, MEL_BANDS, MEL_COLUMNS), dtype=self._dtype)
+        face = torch.zeros((batch, 6, size, size), dtype=self._dtype)
+        layout = torch.channels_last
+        onednn.pack(net, mel.contiguous(memory_format=layout), face.contiguous(memory_format=layout), self._first_row)
 
     def _batch(self, mel: NDArray[np.float32], crops: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
         """One run of exactly `batch` frames: a short one is filled up with its last frame."""
@@ -74,7 +90,7 @@ class Runtime:
         hidden[:, :, self.variant.size // 2 :] = 0.0
         faces = torch.cat((hidden, face), dim=1).to(self._dtype, memory_format=torch.channels_last)
         mels = mel[:, None].to(self.device).to(self._dtype, memory_format=torch.channels_last)
-        features: Tensor = self._net(mels, faces)
+        features: Tensor = self._net(mels, faces, self._first_row)
         out: Tensor = torch.sigmoid(self._last(features.float()))
         return out.permute(0, 2, 3, 1)
 
