@@ -24,15 +24,18 @@ class Device:
     slots: int
     threads: int = 1  # CPU threads for each of its workers
     uuid: str = ""  # of a GPU or of a part of one: its workers see nothing else
+    model: str = ""  # what kind of card it is, for measurements
+    node: str = ""  # of a cluster; empty: this machine
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """Bytes that one task holds on a device."""
+    """Bytes that one task holds on a device. `slots`: 0 for what it takes beside its own device."""
 
     id: str
     device: str
     num_bytes: int
+    slots: int = 1
 
 
 class _Level:
@@ -91,20 +94,20 @@ class Capacity:
     def any_free_slot(self) -> bool:
         return bool(self._indexed)
 
-    def reserve(self, reservation_id: str, name: str, num_bytes: int) -> None:
+    def reserve(self, reservation_id: str, name: str, num_bytes: int, slots: int = 1) -> None:
         """Raises ValueError for what does not fit or is reserved already: the caller has not asked."""
         if reservation_id in self.reservations:
             raise ValueError(f"{reservation_id} holds a reservation already")
-        if num_bytes > self.free_bytes(name) or self.used_slots(name) >= self.devices[name].slots:
+        if num_bytes > self.free_bytes(name) or self.used_slots(name) + slots > self.devices[name].slots:
             raise ValueError(f"{reservation_id} does not fit on {name}")
-        self.reservations[reservation_id] = Reservation(reservation_id, name, num_bytes)
-        self._move(name, num_bytes, 1)
+        self.reservations[reservation_id] = Reservation(reservation_id, name, num_bytes, slots)
+        self._move(name, num_bytes, slots)
 
     def release(self, reservation_id: str) -> None:
         """Unknown ids are ignored."""
         gone = self.reservations.pop(reservation_id, None)
         if gone is not None:
-            self._move(gone.device, -gone.num_bytes, -1)
+            self._move(gone.device, -gone.num_bytes, -gone.slots)
 
     def hold(self, name: str) -> None:
         """Give this device to nobody that `find` is asked for, until `unhold`."""
@@ -122,7 +125,7 @@ class Capacity:
         device = self.devices[name]
         steps = needs.get(device.kind)
         left = device.slots - self.used_slots(name)
-        if steps is None or left <= 0 or (alone and self.used_slots(name)):
+        if steps is None or left <= 0 or (alone and self._in_use(name)):
             return None
         free = self.free_bytes(name)
         return step_within(steps, free if alone else free // left, free)
@@ -176,10 +179,13 @@ class Capacity:
         name = _first(level.by_free, steps[-1], avoid)
         return None if name is None else (name, len(steps) - 1)
 
-    @staticmethod
-    def _largest(level: _Level, steps: Sequence[int], avoid: Collection[str]) -> tuple[str, int] | None:
+    def _in_use(self, name: str) -> bool:
+        """By a task that runs there, or by one that runs elsewhere and takes of it."""
+        return self.used_slots(name) > 0 or self.used_bytes(name) > 0
+
+    def _largest(self, level: _Level, steps: Sequence[int], avoid: Collection[str]) -> tuple[str, int] | None:
         for free, name in reversed(level.by_free):
-            if name not in avoid:
+            if name not in avoid and not self._in_use(name):
                 step = step_within(steps, free, free)
                 return None if step is None else (name, step)
         return None

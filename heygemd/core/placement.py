@@ -22,7 +22,8 @@ __all__ = ["Capacity", "Device", "Placement", "Request", "Reservation", "Schedul
 @dataclass(frozen=True)
 class Request:
     """One task that waits. `needs`: by device kind, the bytes of each way to do it, the largest first; a kind that is
-    not there cannot take it. `alone`: only where nothing else runs. `avoid`: names of devices to pass by."""
+    not there cannot take it. `alone`: only where nothing else runs. `avoid`: names of devices to pass by. `host_bytes`:
+    what its worker takes of the host's RAM beside, where the device is not the host."""
 
     id: str
     job_id: str
@@ -33,6 +34,7 @@ class Request:
     needs: Mapping[str, tuple[int, ...]]
     alone: bool = False
     avoid: frozenset[str] = frozenset()
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Placement:
     num_bytes: int
 
 
-_Shape = tuple[tuple[tuple[str, int], ...], bool, frozenset[str]]
+_Shape = tuple[tuple[tuple[str, int], ...], bool, frozenset[str], int]
 """Requests of one shape fit and fail to fit alike."""
 
 
@@ -60,10 +62,12 @@ class _Line:
 
 
 class Scheduler:
-    """Waiting requests, reservations, and who comes next. `offer`, `decide`, `release`; not thread-safe."""
+    """Waiting requests, reservations, and who comes next. `offer`, `decide`, `release`; not thread-safe. `host`: the
+    device whose RAM workers on GPUs take beside; where it is not among the devices, nobody counts that."""
 
-    def __init__(self, devices: Iterable[Device] = (), *, aging_seconds: float) -> None:
+    def __init__(self, devices: Iterable[Device] = (), *, aging_seconds: float, host: str = "cpu") -> None:
         self.aging_seconds = aging_seconds
+        self._host = host
         self.capacity = Capacity(devices)
         self._waiting: dict[str, tuple[int, Request]] = {}  # with the number of the offer
         self._running: dict[str, Request] = {}
@@ -105,6 +109,7 @@ class Scheduler:
         request = self._running.pop(request_id, None)
         if request is not None:
             self.capacity.release(request_id)
+            self.capacity.release(_beside(request_id))
             self._holding[request.folder] -= 1
             if not self._holding[request.folder]:
                 del self._holding[request.folder]
@@ -133,6 +138,9 @@ class Scheduler:
             if found is None:
                 blocked.add(shape)
                 self._claim(request)
+            elif not self._host_has_room(request, found[0]):
+                blocked.add(shape)
+                self._keep(self._host, request)
             else:
                 placed.append(self._take(request, *found, now_seconds))
         return placed
@@ -170,6 +178,9 @@ class Scheduler:
         device = self.capacity.devices[name]
         num_bytes = device.budget_bytes if request.alone else request.needs[device.kind][step]
         self.capacity.reserve(request.id, name, num_bytes)
+        beside = self._beside_bytes(request, name)
+        if beside:
+            self.capacity.reserve(_beside(request.id), self._host, beside, slots=0)
         del self._waiting[request.id]
         self._running[request.id] = request
         self._holding[request.folder] = self._holding.get(request.folder, 0) + 1
@@ -184,15 +195,36 @@ class Scheduler:
         """Claims whose device has drained are placed; those that cannot come true are dropped."""
         placed: list[Placement] = []
         for name, owner in list(self._claims.items()):
+            if self._claims.get(name) != owner:
+                continue  # it had two, and the other one came true
             entry = self._waiting.get(owner)
-            if entry is None or not self.capacity.is_able(name, entry[1].needs):
+            passed_by = entry is not None and name in entry[1].avoid
+            if entry is None or passed_by or not self.capacity.is_able(name, entry[1].needs):
                 del self._claims[name]
                 self.capacity.unhold(name)
                 continue
             step = self.capacity.step_on(name, entry[1].needs, entry[1].alone)
-            if step is not None:
+            if step is not None and self._host_has_room(entry[1], name):
                 placed.append(self._take(entry[1], name, step, now_seconds))
         return placed
+
+    def _beside_bytes(self, request: Request, name: str) -> int:
+        """Of the host's RAM, for a task on that device. Never more than the host has for renders at all: what was
+        admitted must stay possible."""
+        host = self.capacity.devices.get(self._host)
+        if host is None or name == self._host or self.capacity.devices[name].kind == host.kind:
+            return 0
+        return min(request.host_bytes, host.budget_bytes)
+
+    def _host_has_room(self, request: Request, name: str) -> bool:
+        beside = self._beside_bytes(request, name)
+        return not beside or beside <= self.capacity.free_bytes(self._host)
+
+    def _keep(self, name: str, request: Request) -> None:
+        """From the tasks after it, until its turn comes round again."""
+        if name not in self._claims:
+            self._claims[name] = request.id
+            self.capacity.hold(name)
 
     def _claim(self, request: Request) -> None:
         """Keep a device for it: the one with most left among those that lack only memory. One device a shape."""
@@ -208,8 +240,7 @@ class Scheduler:
         ]
         if lacking:
             name = max(lacking, key=self.capacity.free_bytes)
-            self._claims[name] = request.id
-            self.capacity.hold(name)
+            self._keep(name, request)
 
     def _remember(self, job_id: str, name: str) -> None:
         self._warm.pop(job_id, None)
@@ -221,4 +252,10 @@ class Scheduler:
 def _shape(request: Request) -> _Shape:
     """Needs within a tenth of each other count as the same."""
     sizes = tuple(sorted((kind, int(7 * math.log2(max(1, steps[-1])))) for kind, steps in request.needs.items()))
-    return sizes, request.alone, request.avoid
+    beside = int(7 * math.log2(request.host_bytes)) if request.host_bytes else 0
+    return sizes, request.alone, request.avoid, beside
+
+
+def _beside(request_id: str) -> str:
+    """Name of the reservation of the host's RAM."""
+    return f"{request_id} (host)"

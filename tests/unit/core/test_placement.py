@@ -229,6 +229,79 @@ def test_reservations_stay_within_budget_and_everything_that_fits_ends(
     assert ended == possible
 
 
+HOST = Device("cpu", "cpu", 2000, 1000, slots=2)
+
+
+def test_a_worker_on_a_card_takes_of_the_hosts_ram_too() -> None:
+    made = scheduler(CARD, HOST, waiting=[ask(f"t{i}", 100, order=i, host_bytes=400) for i in range(3)])
+    assert [p.request.id for p in made.decide(0.0)] == ["t0", "t1"], "a third would be 1200 of 1000"
+    assert made.capacity.used_bytes("cpu") == 800
+    assert made.capacity.used_slots("cpu") == 0
+    made.release("t0")
+    assert made.capacity.used_bytes("cpu") == 400
+    assert [p.request.id for p in made.decide(1.0)] == ["t2"]
+
+
+def test_the_host_is_kept_for_a_card_task_that_lacks_only_ram() -> None:
+    """A stream of small tasks on the host does not keep it out for ever."""
+    made = scheduler(CARD, HOST, waiting=[Request("h0", "j", "", 0, 0.0, 0, {"cpu": (600,)})])
+    made.decide(0.0)
+    made.offer(ask("large", 100, since=1.0, host_bytes=900))
+    made.offer(Request("h1", "j", "", 0, 2.0, 1, {"cpu": (300,)}))
+    assert made.decide(3.0) == []
+    made.release("h0")
+    assert [p.request.id for p in made.decide(4.0)] == ["large"]
+    made.release("large")
+    assert [p.request.id for p in made.decide(5.0)] == ["h1"]
+
+
+def test_more_ram_than_the_host_has_counts_as_all_of_it() -> None:
+    made = scheduler(CARD, HOST, waiting=[ask("a", host_bytes=5000)])
+    assert [p.request.id for p in made.decide(0.0)] == ["a"]
+    assert made.capacity.free_bytes("cpu") == 0
+
+
+def test_alone_on_the_host_waits_for_what_card_workers_take_of_it() -> None:
+    made = scheduler(CARD, HOST, waiting=[ask("card", host_bytes=300)])
+    made.decide(0.0)
+    made.offer(Request("careful", "j", "", 0, 1.0, 0, {"cpu": (200,)}, alone=True))
+    assert made.decide(1.0) == []
+    made.release("card")
+    assert [p.num_bytes for p in made.decide(2.0)] == [1000]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    wanted=st.lists(
+        st.tuples(st.sampled_from(["cuda", "cpu"]), st.integers(1, 1000), st.integers(0, 1500), st.integers(-1, 1)),
+        max_size=20,
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_both_budgets_hold_and_everything_ends_where_cards_take_of_the_host(
+    wanted: list[tuple[str, int, int, int]], seed: int
+) -> None:
+    dice = random.Random(seed)
+    devices = [Device(f"cuda:{n}", "cuda", 1000, 1000, 2) for n in range(2)]
+    devices.append(Device("cpu", "cpu", 1000, 1000, 2))
+    made = scheduler(*devices)
+    for i, (kind, need, beside, priority) in enumerate(wanted):
+        made.offer(Request(f"t{i}", f"j{i}", "ab"[i % 2], priority, 0.0, i, {kind: (need,)}, host_bytes=beside))
+    running: list[str] = []
+    ended = 0
+    for tick in range(2 * len(wanted) + 2):
+        running += [placed.request.id for placed in made.decide(float(tick))]
+        for device in devices:
+            held = [r for r in made.capacity.reservations.values() if r.device == device.name]
+            assert sum(r.num_bytes for r in held) == made.capacity.used_bytes(device.name) <= device.budget_bytes
+            assert sum(r.slots for r in held) == made.capacity.used_slots(device.name) <= device.slots
+        if running:
+            made.release(running.pop(dice.randrange(len(running))))
+            ended += 1
+    assert ended == len(wanted)
+    assert not made.capacity.reservations
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     large=st.integers(300, 900),
