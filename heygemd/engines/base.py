@@ -73,7 +73,11 @@ class Patch:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Result of pass 1. `summary` is JSON-ready and goes into the receipt (faces found, choices and their reasons)."""
+    """Result of pass 1. `summary` is JSON-ready and goes into the receipt (faces found, choices and their reasons).
+
+    Two of its keys are read by the pipeline, where they are there: `variant` (of the network) and `region`, [width,
+    height] of the largest region that the renderer will ask for, which the memory prediction counts with.
+    """
 
     arrays: Arrays
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +94,8 @@ class Availability:
 
 @dataclass(frozen=True)
 class MemoryQuery:
-    """What a memory estimate depends on. `width`, `height`: the source frame in pixels; `device`: "cpu" or "cuda"."""
+    """What a memory estimate depends on. `width`, `height`: the source frame in pixels; `device`: "cpu" or "cuda";
+    `region_pixels`: of the largest region that a renderer will ask for, 0 where that is not known."""
 
     device: str
     precision: str
@@ -98,6 +103,7 @@ class MemoryQuery:
     width: int
     height: int
     variant: str = ""
+    region_pixels: int = 0
 
 
 class Analyser(Protocol):
@@ -146,6 +152,11 @@ class LipSyncEngine(Protocol):
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
         """Motion arrays, one row for each output frame where they depend on time."""
+        ...
+
+    def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
+        """Analysis and motion of a face that nobody has, whose region has about `region` (width, height) pixels: the
+        renderer that is made of them takes as much as any does. For measuring before there is a job."""
         ...
 
     def renderer(

@@ -15,6 +15,7 @@ from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
 from heygemd.engines.rewrite.material import KEY_BOX, REFERENCE, KeyFrame, ShotMaterial, material_of
 from heygemd.engines.rewrite.own import learn_own
+from heygemd.engines.rewrite.shape import FIELD_BOX
 from heygemd.faces import canon
 from heygemd.faces.detect import CascadeDetector
 from heygemd.faces.lips import CROP_BOX
@@ -64,6 +65,7 @@ class RewriteAnalyser:
         self._key_stride = 2
         self._raw: list[canon.Affine] = []
         self._still = video.still
+        self._frame = (video.width, video.height)
 
     def update(self, frame: AnalysisFrame) -> None:
         sight = self._tracker.update(frame.index, frame.image, frame.scale)
@@ -126,7 +128,20 @@ class RewriteAnalyser:
             arrays |= made.to_arrays()
         learned, own = learn_own(self._own_speech, speaking[0], speaking[1], self._rate)
         summary = _summary(track, shots, trust, self._tracker.faces_seen)
-        return Analysis(arrays | learned, summary | {"own_speech": own})
+        region = largest_region(track, self._frame)
+        return Analysis(arrays | learned, summary | {"region": region, "own_speech": own})
+
+
+def largest_region(track: FaceTrack, frame: tuple[int, int]) -> list[int]:
+    """[width, height] of the largest part of a frame that rendering will ask for; a mouth that is a pixel or two away
+    from where the face has it does not count."""
+    x0, y0, x1, y1 = FIELD_BOX
+    corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]], np.float64)
+    points = np.einsum("nij,kj->nki", track.canonical[track.found].astype(np.float64), corners)
+    points = np.clip(points, 0, np.array(frame))
+    sides = np.ceil(points.max(axis=1)) - np.floor(points.min(axis=1)) + 1
+    width, height = sides[np.argmax(sides.prod(axis=1))]
+    return [min(frame[0], int(width)), min(frame[1], int(height))]
 
 
 def _crop(

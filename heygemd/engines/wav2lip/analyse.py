@@ -36,6 +36,7 @@ class FixedBoxAnalyser:
             raise NoFaceError(f"the face box {x0},{y0},{x1},{y1} is not inside the picture ({size})")
         arrays = {"found": np.ones(1, bool), "box": np.array([inside], np.float32)}
         summary = {"face": "fixed box", "frames_with_face": self._num_frames, "frames_without_face": 0}
+        summary |= {"region": [inside.width, inside.height]}
         return Analysis(arrays, summary | self._facts)
 
 
@@ -60,7 +61,7 @@ class TrackAnalyser:
         if self._reference:
             place = boxes.reference_boxes(place, found, track.shot, width, height)
         facts = self._facts | {"faces_seen": self._tracker.faces_seen, "shots": int(track.shot.max(initial=-1)) + 1}
-        return finished(found, place, facts)
+        return finished(found, place, facts | {"region": boxes.largest(place[found], width, height)})
 
 
 class ReferenceAnalyser:
@@ -90,7 +91,9 @@ class ReferenceAnalyser:
         place = np.array([np.zeros(4) if row is None else row for row in self._rows], np.float32).reshape(-1, 4)
         shot = np.zeros(len(found), np.int32)
         place = boxes.reference_boxes(place, found, shot, self._video.width, self._video.height)
-        return finished(found & boxes.usable(place, self._video.width, self._video.height), place, self._facts)
+        width, height = self._video.width, self._video.height
+        found &= boxes.usable(place, width, height)
+        return finished(found, place, self._facts | {"region": boxes.largest(place[found], width, height)})
 
 
 def finished(found: np.ndarray[Any, Any], place: boxes.Boxes, facts: dict[str, Any]) -> Analysis:

@@ -64,3 +64,13 @@ def usable(boxes: Boxes, width: int, height: int) -> NDArray[np.bool_]:
     area = np.prod(inside[:, 2:] - inside[:, :2], axis=1)
     whole = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     return np.asarray((seen >= MIN_SIDE_PX) & (area >= 0.6 * whole))
+
+
+def largest(boxes: Boxes, width: int, height: int) -> list[int]:
+    """[width, height] of the box with the most pixels inside the frame; [0, 0] of none."""
+    if not len(boxes):
+        return [0, 0]
+    inside = np.clip(boxes, 0, [width, height, width, height])
+    sides = np.ceil(inside[:, 2:]) - np.floor(inside[:, :2]) + 2  # and the pixel on each side for the bilinear taps
+    best = sides[np.argmax(sides.prod(axis=1))]
+    return [min(width, int(best[0])), min(height, int(best[1]))]

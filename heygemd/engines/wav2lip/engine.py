@@ -100,6 +100,11 @@ class Wav2LipEngine:
         }
         return Analysis({"mel": mel, "first_column": heard.first_column, "weight": weight}, summary)
 
+    def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
+        from heygemd.engines.wav2lip.stand_in import stand_in
+
+        return stand_in(video, region, num_frames)
+
     def renderer(
         self,
         analysis: Analysis,
