@@ -1,7 +1,8 @@
 """The memory model: how many bytes a worker takes while it renders, and what measured peaks teach it. Pure.
 
 A worker's RAM is the pipeline's part (interpreter, OpenCV, ffmpeg beside it, frames on their way) plus the engine's.
-On a GPU lies only the engine's part. Formulas give a first number; every segment's measured peak corrects it.
+On a GPU lies only the engine's part. Formulas give a first number, a calibration pass a better one (core.fit), and
+every segment's measured peak corrects that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from heygemd.core.fit import Fit
+
 MIB = 2**20
 QUEUE_BYTES = 64 * MIB
 """What each of the two frame queues of a render may hold; one frame is always let in."""
@@ -18,8 +21,13 @@ QUEUE_BYTES = 64 * MIB
 WORKER_BYTES = 115 * MIB
 """An interpreter with numpy and OpenCV loaded, and two idle ffmpeg processes."""
 
+CHUNK_BYTES = 128 * MIB
+"""What the decoder keeps at most while a clip runs backwards (media.decode)."""
+
 FIRST_MARGIN = 0.15
 """On top of a prediction that no measurement has confirmed yet."""
+CALIBRATED_MARGIN = 0.10
+"""On top of one that a calibration pass has measured, and no segment yet."""
 LEAST_MARGIN = 0.05
 MOST_MARGIN = 0.5
 _RISE, _FALL = 0.5, 0.125
@@ -35,6 +43,7 @@ class Picture:
     height: int
     bytes_per_pixel: float = 1.5
     deep: bool = False  # more than 8 bits a sample: HEVC encodes it, and takes more
+    backward_frames: int = 0  # of the source, where the clip is played backwards too; 0: it is not
 
     @property
     def pixels(self) -> int:
@@ -58,7 +67,17 @@ def pipeline_bytes(picture: Picture, batch: int, threads: int = 1) -> int:
     queues = 2 * (min(QUEUE_BYTES, _QUEUED_FRAMES * frame) + frame)
     encoder_frames = (_DEEP_FRAMES if picture.deep else _ENCODER_FRAMES) + _ENCODER_FRAMES_PER_THREAD * threads
     coders = _CODER_BYTES + int(frame * (_DECODER_FRAMES + encoder_frames))
-    return WORKER_BYTES + queues + coders + batch * frame
+    backwards = min(CHUNK_BYTES, picture.backward_frames * frame)
+    return WORKER_BYTES + queues + coders + backwards + batch * frame
+
+
+def host_bytes(picture: Picture, batch: int) -> int:
+    """RAM of a worker that renders on a GPU: the pipeline, and torch with its CUDA libraries. Not measured yet: the
+    first segment corrects it."""
+    return pipeline_bytes(picture, batch) + _CUDA_HOST_BYTES
+
+
+_CUDA_HOST_BYTES = 1536 * MIB
 
 
 _QUEUED_FRAMES = 64
@@ -91,8 +110,13 @@ class Load:
     def keys(self) -> tuple[str, str, str]:
         """Under which measurements are kept, from the most to the least like it: exactly this, the same with any batch,
         and with any size."""
-        start = f"{self.engine}/{self.variant or '-'}/{self.kind}/{self.precision}"
+        start = self.family
         return f"{start}/{self.size}/{self.batch}", f"{start}/{self.size}/any", f"{start}/any/any"
+
+    @property
+    def family(self) -> str:
+        """What one calibration pass speaks for, on one model of device."""
+        return f"{self.engine}/{self.variant or '-'}/{self.kind}/{self.precision}"
 
     @property
     def key(self) -> str:
@@ -142,9 +166,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All corrections, by key. `learn` and `raise_after_oom` give a new one."""
+    """What was measured: `fits` of calibration passes, by family and model of device, and `corrections` of segments,
+    by load, against what the fit (or else the formula) says. `learn`, `raise_after_oom` and `fitted` give a new one."""
 
     corrections: Mapping[str, Correction] = field(default_factory=dict)
+    fits: Mapping[str, Fit] = field(default_factory=dict)
+
+    def fits_of(self, load: Load) -> dict[str, Fit]:
+        """Of every model of device that this kind of load was measured on."""
+        start = load.family + "/"
+        return {key.removeprefix(start): fit for key, fit in self.fits.items() if key.startswith(start)}
+
+    def base_bytes(self, load: Load, formula_bytes: int) -> int:
+        """What the calibration passes make of the formula; the largest, where several models of device were measured.
+        Without a pass, the formula."""
+        ratios = [fit.ratio(load.batch) for fit in self.fits_of(load).values()]
+        return int(formula_bytes * max(ratios)) if ratios else formula_bytes
 
     def find(self, load: Load) -> tuple[Correction, str]:
         """The correction that is most like the load, and in words which it is."""
@@ -153,29 +190,41 @@ class Calibration:
             found = self.corrections.get(key)
             if found is not None:
                 return found, source
-        return Correction(), "formula"
+        return Correction(), "calibrated" if self.fits_of(load) else "formula"
 
     def estimate(self, load: Load, formula_bytes: int) -> Estimate:
         correction, source = self.find(load)
-        predicted = int(formula_bytes * correction.ratio)
-        return Estimate(predicted, int(predicted * (1 + correction.margin)), source)
+        predicted = int(self.base_bytes(load, formula_bytes) * correction.ratio)
+        margin = correction.margin
+        if source == "calibrated":
+            margin = max(CALIBRATED_MARGIN, 2 * max(fit.largest_error for fit in self.fits_of(load).values()))
+        return Estimate(predicted, int(predicted * (1 + margin)), source)
 
     def learn(self, load: Load, formula_bytes: int, measured_bytes: int) -> Calibration:
         """With one measured peak."""
-        ratio = measured_bytes / formula_bytes
+        ratio = measured_bytes / self.base_bytes(load, formula_bytes)
         changed = {key: self.corrections.get(key, Correction()).measured(ratio) for key in load.keys}
-        return Calibration({**self.corrections, **changed})
+        return replace(self, corrections={**self.corrections, **changed})
 
     def raise_after_oom(self, load: Load, formula_bytes: int, reserved_bytes: int) -> Calibration:
         """The load did not fit into what was reserved for it. Only its own key and size rise."""
-        tried = reserved_bytes / formula_bytes
+        tried = reserved_bytes / self.base_bytes(load, formula_bytes)
         changed = {key: self.corrections.get(key, self.find(load)[0]).out_of_memory(tried) for key in load.keys[:2]}
-        return Calibration({**self.corrections, **changed})
+        return replace(self, corrections={**self.corrections, **changed})
+
+    def fitted(self, family: str, model: str, fit: Fit) -> Calibration:
+        """With one calibration pass. Corrections of the family go: they were measured against another base."""
+        kept = {key: value for key, value in self.corrections.items() if not key.startswith(family + "/")}
+        return Calibration(kept, {**self.fits, f"{family}/{model}": fit})
 
     def to_dict(self) -> dict[str, Any]:
-        return {key: asdict(value) for key, value in sorted(self.corrections.items())}
+        return {
+            "corrections": {key: asdict(value) for key, value in sorted(self.corrections.items())},
+            "fits": {key: fit.to_dict() for key, fit in sorted(self.fits.items())},
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Calibration:
-        """Raises TypeError for what `to_dict` did not write."""
-        return Calibration({key: Correction(**value) for key, value in data.items()})
+        """Raises KeyError, TypeError or ValueError for what `to_dict` did not write."""
+        corrections = {key: Correction(**value) for key, value in data["corrections"].items()}
+        return Calibration(corrections, {key: Fit.from_dict(value) for key, value in data["fits"].items()})

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from heygemd.core.fit import Fit
 from heygemd.core.memory import Calibration, Correction, Load
+from heygemd.core.speed import SpeedKey, Speeds
 from heygemd.files import write_json
 
-_FORMAT = 1
+_FORMAT = 2
 _SAVE_SECONDS = 10.0
 _TELL_SHARE = 0.02
 
@@ -28,7 +30,7 @@ def fingerprint(device_names: Sequence[str]) -> dict[str, str]:
 
 
 class CalibrationStore:
-    """The calibration in force. `path` None: only in memory. Not thread-safe."""
+    """The calibration in force, and how fast things went. `path` None: only in memory. Not thread-safe."""
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class CalibrationStore:
         self._saved_seconds = clock()
         self._changed = False
         self.dropped_reason: str | None = None  # why a file that was there is not used
-        self.calibration = self._load()
+        self.calibration, self.speeds = self._load()
 
     def learn(self, load: Load, formula_bytes: int, measured_bytes: int) -> tuple[Correction, bool]:
         """Take in one measured peak. The new correction, and whether it differs enough to tell people."""
@@ -61,6 +63,16 @@ class CalibrationStore:
         self._save_later()
         return self.calibration.corrections[load.key]
 
+    def fitted(self, family: str, model: str, fit: Fit) -> None:
+        """Take in one calibration pass, and write it at once: it was dear."""
+        self.calibration = self.calibration.fitted(family, model, fit)
+        self._save()
+
+    def timed(self, key: SpeedKey, seconds: float, frames: int) -> None:
+        """Take in how long something took."""
+        self.speeds = self.speeds.timed(key, seconds, frames)
+        self._save_later()
+
     def close(self) -> None:
         if self._changed:
             self._save()
@@ -74,20 +86,21 @@ class CalibrationStore:
         self._changed = False
         self._saved_seconds = self._clock()
         if not self._readonly and self._path is not None:
-            data = {"format": _FORMAT, "fingerprint": self._identity, "corrections": self.calibration.to_dict()}
-            write_json(self._path, data, durable=False)
+            data = {"format": _FORMAT, "fingerprint": self._identity, "speeds": self.speeds.to_dict()}
+            write_json(self._path, data | self.calibration.to_dict(), durable=False)
 
-    def _load(self) -> Calibration:
+    def _load(self) -> tuple[Calibration, Speeds]:
+        nothing = Calibration(), Speeds()
         if self._path is None:
-            return Calibration()
+            return nothing
         try:
             data = json.loads(self._path.read_text())
             if data["format"] != _FORMAT or data["fingerprint"] != self._identity:
                 self.dropped_reason = "it was measured with other devices or another version"
-                return Calibration()
-            return Calibration.from_dict(data["corrections"])
+                return nothing
+            return Calibration.from_dict(data), Speeds.from_dict(data["speeds"])
         except FileNotFoundError:
-            return Calibration()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return nothing
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.dropped_reason = f"it cannot be read: {error}"
-            return Calibration()
+            return nothing

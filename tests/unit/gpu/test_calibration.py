@@ -80,6 +80,9 @@ class FakeCuda:
     def max_memory_reserved(self) -> int:
         return self.peak
 
+    def max_memory_allocated(self) -> int:
+        return self.peak - 100
+
 
 def test_the_peak_on_a_gpu_counts_what_lies_outside_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heygemd.gpu.peak.os.getpid", lambda: 42)
