@@ -68,6 +68,10 @@ class SchedulerSettings(Section):
     cpu_fallback: Annotated[
         bool, Field(description="render on the CPU when every GPU is away; otherwise jobs wait for one to come back")
     ] = False
+    calibrate: Annotated[
+        Literal["auto", "always", "never"],
+        Field(description="measure memory with a made-up clip at first use. auto: GPUs; always: the CPU too"),
+    ] = "auto"
     segment_seconds: Annotated[float, Field(gt=0, description="longest segment")] = 30.0
     max_segment_frames: Annotated[int, Field(ge=1, description="and the longest in frames")] = 3000
     max_segment_megapixels: Annotated[
