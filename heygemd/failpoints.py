@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 NAMES: dict[str, str] = {
     "scan.list": "before a folder of the inbox is listed",
@@ -44,8 +45,32 @@ NAMES: dict[str, str] = {
     "reject.end": "after error.json was written",
     "restore.move": "before an input is moved back to the inbox",
     "status.write": "before a status file is written",
+    "plan.save": "before a plan is written to the work folder",
+    "work.remove": "before an ended job's work folder is removed",
+    "worker.task": "a worker has a task and has not begun",
+    "worker.answer": "a worker has done a task and not yet said so",
+    "prepare.probe": "before the video is probed",
+    "prepare.speech": "before the recording is read or the text spoken",
+    "prepare.analyse": "before pass 1 over the picture",
+    "prepare.frames": "after pass 1, before its time stamps are written",
+    "prepare.analysis": "before what pass 1 found is written",
+    "prepare.motion": "before the motion is written",
+    "prepare.record": "before item.json is written: the item counts as prepared",
+    "render.begin": "before a segment's first frame",
+    "render.frame": "before each frame goes to the encoder",
+    "render.stats": "a segment is encoded, before its figures are written",
+    "render.publish": "before a segment gets its final name",
+    "render.end": "after a segment got its final name",
+    "finish.join": "before the segments are joined",
+    "finish.verify": "before the joined video is checked",
+    "finish.publish": "before the joined video gets its final name",
+    "finish.sheet": "before the contact sheet is drawn",
+    "finish.record": "before result.json is written: the item counts as finished",
 }
-"""Name → where it stands. Other rooms add theirs with `declare`."""
+"""Name → where it stands."""
+
+ONCE_VARIABLE = "HEYGEMD_TEST_FAILPOINT_MARKS"
+"""A folder: each armed place leaves a mark there when it acts, and never acts again, in no process."""
 
 ACTIONS: dict[str, int | None] = {
     "kill": None,
@@ -62,13 +87,6 @@ class _Armed:
     action: str
     first: int
     repeats: bool
-
-
-def declare(name: str, where: str) -> None:
-    """Add a failpoint of another room. Declaring the same one twice is an error."""
-    if name in NAMES:
-        raise ValueError(f"failpoint {name} is declared twice")
-    NAMES[name] = where
 
 
 def parse(text: str) -> dict[str, _Armed]:
@@ -109,8 +127,22 @@ def failpoint(name: str) -> None:
         _passages[name] = count = _passages.get(name, 0) + 1
     if count != armed.first and not (armed.repeats and count > armed.first):
         return
+    if not _first_of_all(name):
+        return
     code = ACTIONS[armed.action]
     if code is None:
         os.kill(os.getpid(), signal.SIGKILL)
     else:
         raise OSError(code, os.strerror(code), f"failpoint {name}")
+
+
+def _first_of_all(name: str) -> bool:
+    """False where the place has acted before, in this or another process, and is to act once only."""
+    folder = os.environ.get(ONCE_VARIABLE)
+    if not folder:
+        return True
+    try:
+        (Path(folder) / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from fractions import Fraction
@@ -16,6 +17,7 @@ from heygemd.core.errors import FfmpegError
 from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
 from heygemd.media.frames import Frame, working_layout
 
+_LAST_WORDS_SECONDS = 5.0
 _CLOSE_SECONDS = 1800.0  # the encoder's lookahead and, for x265, hundreds of queued frames
 REORDER_FRAMES = 2
 """Depth of reordering of what we encode: x264 and x265 with one level of B-pyramid."""
@@ -154,6 +156,8 @@ class SegmentEncoder:
             self.path.unlink(missing_ok=True)
 
     def _fail(self, child: Child, what: str) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_LAST_WORDS_SECONDS)  # its end tells why; a closed pipe comes a moment before it
         child.kill()
         self._child = None
         self.path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from heygemd.core.errors import DiskFullError, FfmpegError, HeygemdError, UnreadableMediaError
+from heygemd.core.errors import DiskFullError, FfmpegError, HeygemdError, UnreadableMediaError, WorkerDiedError
 
 DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,apng,asf,au,avi,caf,dts,dv,eac3,flac,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mjpeg,"
@@ -135,6 +136,7 @@ class Child:
         self._log = log
         self._on_info = on_info
         self._stall_seconds = stall_seconds
+        self._ended_by_us = False
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -218,6 +220,7 @@ class Child:
     def kill(self) -> None:
         """End it and free its pipes; harmless when it is over."""
         if self._process.poll() is None:
+            self._ended_by_us = True
             self._process.kill()
         self._process.wait()
         self._stderr_thread.join()
@@ -235,8 +238,11 @@ class Child:
         return self.tail[-1] if self.tail else "no message"
 
     def failure(self, message: str, kind: type[HeygemdError] = FfmpegError, path: Path | None = None) -> HeygemdError:
-        """The error to raise for a child that failed: DiskFullError when that was the cause, else `kind`."""
+        """The error to raise for a child that failed: DiskFullError when that was the cause, WorkerDiedError when
+        somebody killed it (the kernel, for memory), which says nothing of the file; else `kind`."""
         shown = None if path is None else str(path)
+        if self._process.poll() == -signal.SIGKILL and not self._ended_by_us:
+            return WorkerDiedError(f"{message}: {self.argv[0]} was killed", path=shown, signal="SIGKILL")
         if any("No space left on device" in line for line in self.tail):
             return DiskFullError(f"{message}: no space left on device", path=shown)
         return kind(f"{message}: {self.reason()}", path=shown, stderr=list(self.tail)[-12:])

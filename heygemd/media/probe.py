@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -243,6 +244,8 @@ def _ffprobe(path: Path, wanted: list[str], limits: MediaLimits, log: Path | Non
         if status != 0:
             if path.stat().st_size == 0:
                 raise UnreadableMediaError(f"{path.name}: the file is empty (0 bytes)", path=str(path))
+            if status == -signal.SIGKILL:
+                raise child.failure(f"{path.name}: not probed", UnreadableMediaError, path)
             reason = child.reason().replace(input_url(path), path.name)
             if "not on whitelist" in reason:  # the list itself helps nobody
                 reason = "its format is not accepted (a playlist, a subtitle, or a rare container)"

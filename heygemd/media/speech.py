@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import unicodedata
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from heygemd.core.clip import Phone
-from heygemd.core.errors import DiskFullError, SpeechError
+from heygemd.core.errors import DiskFullError, SpeechError, WorkerDiedError
 
 MAX_CHARACTERS = 100_000
 _TIMEOUT_SECONDS = 900.0
@@ -94,6 +95,8 @@ class EspeakSource:
             done = subprocess.run(argv, input=request.encode(), capture_output=True, timeout=_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise SpeechError(f"espeak-ng did not finish within {_TIMEOUT_SECONDS:.0f} s") from error
+        if done.returncode == -signal.SIGKILL:
+            raise WorkerDiedError("espeak-ng was killed", signal="SIGKILL")
         if done.returncode != 0:
             last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
             if "No space left on device" in last:

@@ -12,7 +12,7 @@ from typing import Any
 
 import heygemd
 from heygemd.config import Settings
-from heygemd.core.errors import HeygemdError, ShareAwayError
+from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import JobState
 from heygemd.gpu.devices import cpu_device, devices
 from heygemd.gpu.watch import DeviceWatch
@@ -35,6 +35,7 @@ from heygemd.spool.watch import Watch
 
 _SHARE_RETRY_SECONDS = 5.0
 _REQUESTS_SECONDS = 0.5
+_PAUSE_FILE = "a PAUSE file lies on the share"
 
 Reload = Callable[[], Settings]
 """Reads the configuration again. Raises ConfigError."""
@@ -97,7 +98,7 @@ def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once:
     while stop.reason is None:
         try:
             layout.ensure()
-        except ShareAwayError as error:
+        except (ShareAwayError, DiskFullError) as error:
             if not degraded:
                 log("daemon.degraded", reason=error.message, error=error)
                 systemd.status(f"degraded: {error.message}")
@@ -108,7 +109,7 @@ def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once:
             stop.woken.wait(_SHARE_RETRY_SECONDS)
         else:
             if degraded:
-                log("daemon.recovered", reason="the share is back")
+                log("daemon.recovered", reason="share and state can be used again")
             return True
     return False
 
@@ -172,6 +173,7 @@ class Daemon:
         if self._journal.setting("paused"):
             self._dispatcher.pause("`heygemd pause` was called")
         self._device_watch.start()
+        self._housekeeping.begin()
         self._watch.start()
         self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.problem or self._watch.mode)
         while self._stop.reason is None and not (once and self._drained()):
@@ -187,6 +189,15 @@ class Daemon:
     # ---- one round ----
 
     def _round(self, once: bool) -> None:
+        """A full or absent disk is a reason to wait, never to end: what failed is due again in the next round."""
+        try:
+            self._step()
+        except (DiskFullError, ShareAwayError, InputBusyError) as error:
+            self._dispatcher.pause(error.message, for_seconds=_SHARE_RETRY_SECONDS)
+        systemd.watchdog_ping()
+        systemd.status(self._status())
+
+    def _step(self) -> None:
         self._dispatcher.step()
         self._calls.collect()
         now = time.monotonic()
@@ -205,8 +216,6 @@ class Daemon:
         if self._dispatcher.ended:
             self._end_jobs()
             self._next_scan_seconds = 0.0  # room in the queue; and `--once` wants to know whether that was all
-        systemd.watchdog_ping()
-        systemd.status(self._status())
 
     def _end_jobs(self) -> None:
         for job in self._dispatcher.ended:
@@ -237,10 +246,10 @@ class Daemon:
             ignored=len(scan.ignored),
             duration_seconds=scan.duration_seconds,
         )
-        if scan.paused and self._dispatcher.paused_reason is None:
-            self._dispatcher.pause("a PAUSE file lies on the share")
-        elif not scan.paused and self._dispatcher.paused_reason == "a PAUSE file lies on the share":
-            self._dispatcher.resume()
+        if scan.paused:
+            self._dispatcher.pause(_PAUSE_FILE)
+        else:
+            self._dispatcher.resume(_PAUSE_FILE)
         self._intake.take(scan)
         if scan.waiting and not settled(scan):
             # Something settles: look again as soon as it can be complete, not only at the next full scan.

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, ShareAwayError
+from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import Job, JobState
 from heygemd.core.placement import Device, Request, Scheduler
 from heygemd.core.retry import decide
-from heygemd.files import remove_tree
+from heygemd.failpoints import failpoint
+from heygemd.files import explained, remove_tree
 from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.watch import DeviceWatch
 from heygemd.service import views
@@ -77,8 +78,7 @@ class Dispatcher:
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
         self._shown_queue_seconds = 0.0
-        self._resume_at_seconds = 0.0
-        self.paused_reason: str | None = None
+        self._pauses: dict[str, float] = {}  # reason → when it is looked at again
         self.draining = False
         self.ended: list[Job] = []  # jobs that are over; the caller takes them
 
@@ -110,16 +110,27 @@ class Dispatcher:
         return True
 
     def pause(self, reason: str, *, for_seconds: float | None = None) -> None:
-        """Start nothing new. With `for_seconds` it goes on by itself to see whether the cause has gone."""
-        if self.paused_reason != reason:
-            self._log("queue.paused", reason=reason)
-        self.paused_reason = reason
-        self._resume_at_seconds = float("inf") if for_seconds is None else self._clock() + for_seconds
+        """Start nothing new. With `for_seconds` it goes on by itself to see whether the cause has gone.
 
-    def resume(self) -> None:
-        if self.paused_reason is not None:
-            self._log("queue.resumed", reason=self.paused_reason)
-            self.paused_reason = None
+        Reasons stand side by side: a disk that has room again does not end the pause that somebody asked for.
+        """
+        if reason not in self._pauses:
+            self._log("queue.paused", reason=reason)
+        self._pauses[reason] = float("inf") if for_seconds is None else self._clock() + for_seconds
+
+    def resume(self, reason: str | None = None) -> None:
+        """Let one reason go, or all of them."""
+        for gone in [known for known in self._pauses if reason in (None, known)]:
+            del self._pauses[gone]
+            self._log("queue.resumed", reason=gone)
+
+    @property
+    def paused_reason(self) -> str | None:
+        """Why nothing new starts: of several reasons the one that lasts longest."""
+        return max(self._pauses, key=lambda reason: self._pauses[reason], default=None)
+
+    def paused_for(self, reason: str) -> bool:
+        return reason in self._pauses
 
     @property
     def idle(self) -> bool:
@@ -154,12 +165,19 @@ class Dispatcher:
     # ---- one round ----
 
     def step(self, timeout_seconds: float = _POLL_SECONDS) -> None:
+        """A disk that is full or away pauses the queue and is tried again: what was not taken in comes again."""
+        try:
+            self._round(timeout_seconds)
+        except (DiskFullError, ShareAwayError, InputBusyError) as error:
+            self.pause(error.message, for_seconds=_PAUSE_SECONDS)
+
+    def _round(self, timeout_seconds: float) -> None:
         self._runner.poll(timeout_seconds)
         for answer in self._pool.collect():
             self._answered(answer)
         now = self._clock()
-        if self.paused_reason is not None and now >= self._resume_at_seconds:
-            self.resume()
+        for reason in [known for known, until in self._pauses.items() if now >= until]:
+            self.resume(reason)
         for active in list(self._active.values()):
             self._advance(active, now)
         if self.paused_reason is None and not self.draining:
@@ -265,8 +283,9 @@ class Dispatcher:
 
     def _drop(self, active: ActiveJob, error: HeygemdError) -> None:
         job = active.job.evolve(state=JobState.CANCELLED, ended_seconds=self._clock(), error=error.to_dict())
+        self._journal.finish(job)
         self._log("job.cancelled", **job.log_context(), reason=error.message)
-        self._forget(job, ())
+        self._forget(job)
 
     def _over(self, active: ActiveJob, delivery: Delivery) -> None:
         where = delivery.where
@@ -277,27 +296,32 @@ class Dispatcher:
         now = self._clock()
         job = active.job.evolve(state=state, ended_seconds=now, error=error.to_dict() if error else None)
         seconds = round(now - (job.started_seconds or now), 3)
+        self._journal.finish(job, except_paths=delivery.stuck)
         if state is JobState.DONE:
             self._log("job.finished", **job.log_context(), path=where, duration_seconds=seconds)
         elif state is JobState.CANCELLED:
             self._log("job.cancelled", **job.log_context(), reason="asked for", duration_seconds=seconds)
         else:
             self._log("job.failed", **job.log_context(), path=where, error=error, duration_seconds=seconds)
-        self._forget(job, delivery.stuck)
+        self._forget(job)
 
-    def _forget(self, job: Job, stuck: Sequence[str]) -> None:
-        self._journal.finish(job, except_paths=stuck)
-        remove_tree(self._active.pop(job.id).work)
+    def _forget(self, job: Job) -> None:
+        """The journal says that it is over; what lies in the work folder is swept at the next start if not now."""
+        work = self._active.pop(job.id).work
         self._admission.release(job.id)
         self.ended.append(job)
         self._board.put(job, views.final(job))
+        with explained(f"work folder of {job.name}"):
+            failpoint("work.remove")
+            remove_tree(work)
 
     # ---- status ----
 
     def _set_state(self, active: ActiveJob, state: JobState) -> None:
         if active.job.state is not state:
-            active.job = active.job.evolve(state=state)
-            self._journal.update(active.job)
+            job = active.job.evolve(state=state)
+            self._journal.update(job)
+            active.job = job
 
     def _show(self, now: float) -> None:
         for active in self._active.values():

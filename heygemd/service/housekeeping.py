@@ -12,6 +12,7 @@ from heygemd.core.errors import HeygemdError
 from heygemd.core.job import Job, JobState
 from heygemd.core.settings import RetentionSettings
 from heygemd.ops.retention import Removal, clean
+from heygemd.service import views
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.spool.control import sweep_answers
@@ -19,13 +20,15 @@ from heygemd.spool.farewell import Moved, tidy
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
 from heygemd.spool.places import free_bytes
-from heygemd.spool.status import prune_status
+from heygemd.spool.status import prune_status, told_otherwise, write_status
 
 _DISK_SECONDS = 10.0
 _FORGET_SECONDS = 30 * 86400.0
 
 
 _UNFINISHED = frozenset(state for state in JobState if not state.final)
+_FINAL = frozenset(state for state in JobState if state.final)
+_MOST_REPAIRED = 5000
 
 
 class Housekeeping:
@@ -42,6 +45,15 @@ class Housekeeping:
         self._next_disk = 0.0
         self._next_clean = 0.0
         self._low: str | None = None
+
+    def begin(self) -> None:
+        """Once, before the first step: what an earlier daemon could not say because it was killed."""
+        ended = self._journal.jobs(_FINAL, limit=_MOST_REPAIRED)
+        self._calls.start("repair", partial(self._repair, ended), _ignore)
+
+    def _repair(self, ended: Collection[Job]) -> None:
+        for job in told_otherwise(self._layout, ended):
+            write_status(self._layout, job, views.final(job))
 
     def step(self, now: float, dispatcher: Dispatcher) -> None:
         """`now`: monotonic seconds."""
@@ -75,17 +87,18 @@ class Housekeeping:
 
     def _looked(self, dispatcher: Dispatcher, found: tuple[str, int] | None, error: HeygemdError | None) -> None:
         if error is not None or found is None:
-            if self._low is not None and dispatcher.paused_reason == self._low:
-                dispatcher.resume()
+            if self._low is not None:
+                dispatcher.resume(self._low)
             self._low = None
             return
         path, free = found
         reason = f"little room on {path}"
         if self._low is None:
             self._log("disk.low", path=path, free_bytes=free, reason="the queue waits until there is room")
+        elif self._low != reason:
+            dispatcher.resume(self._low)
         self._low = reason
-        if dispatcher.paused_reason is None:
-            dispatcher.pause(reason)
+        dispatcher.pause(reason)
 
     def _clean(self, settings: RetentionSettings, busy: Collection[str]) -> list[Removal]:
         self._layout.check_share()  # what cannot be seen is not old

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, replace
+from typing import Any
 
 from heygemd.core.capacity import Device
-from heygemd.core.errors import HeygemdError
+from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.plan import Plan
 from heygemd.core.settings import SchedulerSettings
+from heygemd.failpoints import failpoint
+from heygemd.files import explained
 from heygemd.gpu.calibration import CalibrationStore
 from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.fleet import Fleet, LogEvent
@@ -27,7 +30,14 @@ class Plans:
         self._log = log
 
     def make(self, active: ActiveJob, item: ActiveItem, scheduler: SchedulerSettings) -> None:
-        """Plan a prepared item, or load its plan and what of it is done. What cannot be planned ends the item."""
+        """Plan a prepared item, or load its plan and what of it is done. What cannot be planned ends the item.
+
+        Raises DiskFullError and its like where the work folder cannot be used now: that is not the item's fault.
+        """
+        with explained(f"work folder of {active.job.name}"):
+            self._make(active, item, scheduler)
+
+    def _make(self, active: ActiveJob, item: ActiveItem, scheduler: SchedulerSettings) -> None:
         try:
             item.prepared = item.folder.load_prepared()
             plan = item.folder.load_plan()
@@ -38,17 +48,30 @@ class Plans:
                 self.keep(active, item, plan)
                 self._tell(active, item, item.prepared, plan)
             item.plan = plan
+        except (DiskFullError, ShareAwayError, InputBusyError):
+            raise
         except HeygemdError as error:
             item.error = error
             return
-        item.segment_stats = dict(self._journal.segment_stats(active.job.id, item.item.name))
         item.done_segments = {s.number for s in plan.segments if item.folder.segment(s.number).exists()}
+        item.segment_stats = self._stats(active, item)
         item.result = item.folder.load_result()
+
+    def _stats(self, active: ActiveJob, item: ActiveItem) -> dict[int, dict[str, Any]]:
+        """Of each finished segment: the journal's, or the worker's own where a crash came before the journal knew."""
+        stats = dict(self._journal.segment_stats(active.job.id, item.item.name))
+        for number in item.done_segments - stats.keys():
+            found = item.folder.load_segment_stats(number)
+            if found is not None:
+                stats[number] = found
+        return stats
 
     def keep(self, active: ActiveJob, item: ActiveItem, plan: Plan) -> None:
         """Make `plan` the item's, durably."""
+        with explained(f"plan of {active.job.name}"):
+            failpoint("plan.save")
+            item.folder.save_plan(plan)
         item.plan = plan
-        item.folder.save_plan(plan)
         self._journal.set_plan(active.job.id, item.item.name, [asdict(s) for s in plan.segments])
 
     def offers(self, scheduler: SchedulerSettings, prepared: Prepared | None = None) -> tuple[Device, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -35,19 +35,20 @@ class SharePool(Generic[Owner]):
     def start(self, kind: Kind, owner: Owner, work: Callable[[], Any]) -> None:
         self._futures[self._pool.submit(work)] = (kind, owner)
 
-    def collect(self) -> list[Answer[Owner]]:
-        """What has ended. An error that is not ours is a bug and is raised."""
-        answers: list[Answer[Owner]] = []
+    def collect(self) -> Iterator[Answer[Owner]]:
+        """What has ended, one after the other: when taking one in fails, the others are there the next time.
+
+        An error that is not ours is a bug and is raised.
+        """
         for future in [f for f in self._futures if f.done()]:
             kind, owner = self._futures.pop(future)
             error = future.exception()
             if error is None:
-                answers.append(Answer(kind, owner, value=future.result()))
+                yield Answer(kind, owner, value=future.result())
             elif isinstance(error, HeygemdError):
-                answers.append(Answer(kind, owner, error=error))
+                yield Answer(kind, owner, error=error)
             else:
                 raise error
-        return answers
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

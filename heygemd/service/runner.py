@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, WorkerDiedError
-from heygemd.core.options import Options
 from heygemd.core.placement import Placement, Request
 from heygemd.core.plan import Choice
 from heygemd.core.retry import Decision, Rung, decide
-from heygemd.core.task import Message, Task
+from heygemd.core.task import Message
+from heygemd.files import explained
 from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.watch import DeviceWatch
 from heygemd.service.active import ActiveItem, ActiveJob
@@ -21,7 +22,7 @@ from heygemd.service.fleet import Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import cpu_threads, with_estimates
 from heygemd.service.plans import Plans
-from heygemd.service.tasks import HOST_BYTES, TaskSettings, finish_task, prepare_task, render_task
+from heygemd.service.tasks import HOST_BYTES, TaskSettings, task_for
 from heygemd.work.executor import Executor
 
 
@@ -77,6 +78,7 @@ class TaskRunner:
         self._plans = Plans(journal, self._fleet, self._store, log)
         self._estimates = Estimates(self._store, cpu_threads((*devices, host)), log)
         self._running: dict[str, _Running] = {}
+        self._unheard: deque[Message] = deque()
         self._tries: dict[str, list[dict[str, Any]]] = {}  # what went wrong so far, by task
 
     @property
@@ -114,9 +116,14 @@ class TaskRunner:
         self._fleet.scheduler.aging_seconds = self.settings.scheduler.aging_seconds
         self._fleet.refresh(now)
         tasks = {request.id: (request, active, item, key) for request, active, item, key in self._wanted(actives, now)}
-        for placement in self._fleet.decide((entry[0] for entry in tasks.values()), now):
-            _, active, item, key = tasks[placement.request.id]
-            self._launch(placement, active, item, key)
+        placements = deque(self._fleet.decide((entry[0] for entry in tasks.values()), now))
+        try:
+            while placements:
+                self._launch(placements[0], *tasks[placements[0].request.id][1:])
+                placements.popleft()
+        finally:
+            for placement in placements:  # the journal refused: nobody works with these bytes
+                self._fleet.scheduler.release(placement.request.id)
         for request, active, item, _key in tasks.values():
             if request.id not in self._running:
                 self._fleet.tell_waiting(request, {**active.job.log_context(), "item": item.item.name})
@@ -175,12 +182,14 @@ class TaskRunner:
         if key.startswith("render:"):
             assert item.plan is not None  # noqa: S101 - _tasks_of offers it only then
             choice = item.plan.of_kind(device.kind)[placement.step]
-        task = self._task(task_id, active.job.options, item, key, device, choice)
-        item.attempts[key] = item.attempts.get(key, 0) + 1
+        kinds = self._plans.kinds(self.settings.scheduler)
+        task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings)
         running = _Running(active, item, key, device, placement.num_bytes, choice)
-        self._running[task_id] = running
         if choice is not None:
             self._journal.count_attempt(active.job.id, item.item.name, running.number)
+        item.attempts[key] = item.attempts.get(key, 0) + 1
+        self._running[task_id] = running
+        if choice is not None:
             self._log(
                 "segment.started",
                 **active.job.log_context(),
@@ -195,32 +204,17 @@ class TaskRunner:
         self._executor.start(task, device)
         self._fleet.started(placement)
 
-    def _task(
-        self, task_id: str, options: Options, item: ActiveItem, key: str, device: Device, choice: Choice | None
-    ) -> Task:
-        if key == "prepare":
-            assert item.staged is not None  # noqa: S101 - _tasks_of offers it only then
-            return prepare_task(
-                task_id,
-                item.folder,
-                item.staged,
-                options,
-                device,
-                self._plans.kinds(self.settings.scheduler),
-                self.settings,
-            )
-        assert item.plan is not None  # noqa: S101 - _tasks_of offers it only then
-        if choice is None:
-            return finish_task(task_id, item.folder, item.plan, device, self.settings)
-        segment = item.plan.segment(int(key.removeprefix("render:")))
-        return render_task(task_id, item.folder, choice, segment, device, self.settings)
-
     # ---- answers ----
 
     def poll(self, timeout_seconds: float) -> None:
-        """Take in what the workers say, waiting at most so long for the first word."""
-        for message in self._executor.poll(timeout_seconds):
-            self._hear(message)
+        """Take in what the workers say, waiting at most so long for the first word.
+
+        Where the journal or the disk refuses an answer, the error is raised and the answer is heard again next time.
+        """
+        self._unheard.extend(self._executor.poll(timeout_seconds))
+        while self._unheard:
+            self._hear(self._unheard[0])
+            self._unheard.popleft()
 
     def _hear(self, message: Message) -> None:
         running = self._running.get(message.task_id)
@@ -233,6 +227,12 @@ class TaskRunner:
             return
         if message.type not in ("done", "failed"):
             return
+        if message.type == "done":  # first what can fail, so that it can be heard again
+            if running.choice is not None:
+                self._journal.segment_done(active.job.id, item.item.name, running.number, message.values)
+            elif key == "finish":
+                with explained(f"work folder of {active.job.name}"):
+                    item.result = item.folder.load_result()
         del self._running[message.task_id]
         if message.type == "failed":
             error = HeygemdError.from_dict(message.values)
@@ -252,9 +252,7 @@ class TaskRunner:
                 engine=message.values["engine"],
                 duration_seconds=message.values["seconds_total"],
             )
-        elif key == "finish":
-            item.result = item.folder.load_result()
-        else:
+        elif key != "finish":
             self._rendered(running, message.values, context)
 
     def _rendered(self, running: _Running, values: dict[str, Any], context: dict[str, Any]) -> None:
@@ -262,7 +260,6 @@ class TaskRunner:
         assert choice is not None  # noqa: S101 - a render
         item.done_segments.add(running.number)
         item.segment_stats[running.number] = values
-        self._journal.segment_done(running.active.job.id, item.item.name, running.number, values)
         measured = values["peak_bytes"] if choice.kind == "cpu" else values.get("device_peak_bytes")
         self._log(
             "segment.finished",
@@ -276,7 +273,7 @@ class TaskRunner:
             predicted_bytes=choice.predicted_bytes,
             measured_bytes=measured or values["peak_bytes"],
         )
-        if measured is not None and item.prepared is not None:
+        if measured is not None and item.prepared is not None and not values.get("found"):
             self._estimates.learn(item.prepared, choice, measured, values["num_frames"], context)
 
     def _failed(self, task_id: str, running: _Running, error: HeygemdError) -> None:

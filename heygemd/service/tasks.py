@@ -10,6 +10,7 @@ from heygemd.core.options import Options
 from heygemd.core.plan import Choice, Plan, Segment
 from heygemd.core.settings import LimitSettings, MediaSettings, SchedulerSettings
 from heygemd.core.task import Task
+from heygemd.service.active import ActiveItem
 from heygemd.service.door import StagedItem
 from heygemd.work.item import ItemFolder
 
@@ -68,6 +69,27 @@ def render_task(
 def finish_task(task_id: str, folder: ItemFolder, plan: Plan, device: Device, settings: TaskSettings) -> Task:
     values = {"plan": plan.to_dict(), "media": settings.media.model_dump()}
     return Task(task_id, "finish", str(folder.path), seen_by_worker(device), device.threads, values)
+
+
+def task_for(
+    task_id: str,
+    key: str,
+    item: ActiveItem,
+    options: Options,
+    device: Device,
+    choice: Choice | None,
+    kinds: tuple[str, ...],
+    settings: TaskSettings,
+) -> Task:
+    """The task that `key` (prepare, render:N, finish) of an item means on that device. `choice`: only for a render."""
+    if key == "prepare":
+        assert item.staged is not None  # noqa: S101 - it is offered only then
+        return prepare_task(task_id, item.folder, item.staged, options, device, kinds, settings)
+    assert item.plan is not None  # noqa: S101 - it is offered only then
+    if choice is None:
+        return finish_task(task_id, item.folder, item.plan, device, settings)
+    segment = item.plan.segment(int(key.removeprefix("render:")))
+    return render_task(task_id, item.folder, choice, segment, device, settings)
 
 
 def seen_by_worker(device: Device) -> str:

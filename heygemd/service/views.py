@@ -131,7 +131,7 @@ def _item_receipt(item: ActiveItem, prepared: Prepared, result: dict[str, Any]) 
         "segments": len(item.plan.segments) if item.plan else 0,
         "batch": item.plan.batch if item.plan else None,
         "precision": item.plan.precision if item.plan else None,
-        "peak_mib": max((s["peak_bytes"] // 2**20 for s in stats), default=None),
+        "peak_mib": max((s["peak_bytes"] // 2**20 for s in stats if "peak_bytes" in s), default=None),
         "stage_seconds": stages,
         "notes": list(video.notes) + list(prepared.audio.notes),
         "source": video.to_dict(),

@@ -102,7 +102,8 @@ class Layout:
         with explained(f"share {self.root}"):
             for name in SHARE_FOLDERS:
                 (self.root / name).mkdir(exist_ok=True)
-        write_json(self.seen, {"root": str(self.root), "share": self._share_id()})
+        with explained("state folder"):
+            write_json(self.seen, {"root": str(self.root), "share": self._share_id()})
 
     def check_share(self) -> None:
         """Raise ShareAwayError unless the share that this state belongs to is there."""

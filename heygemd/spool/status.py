@@ -27,6 +27,29 @@ def write_status(layout: Layout, job: Job, view: dict[str, Any]) -> None:
         write_json(layout.status / f"{job.name}.json", data, durable=False)
 
 
+def told_otherwise(layout: Layout, jobs: Collection[Job]) -> tuple[Job, ...]:
+    """Those of `jobs` whose status file says another state: a daemon that was killed could not write the last one."""
+    wrong = []
+    with explained("status folder"):
+        there = {path.name for path in layout.status.iterdir()}
+    for job in jobs:
+        if f"{job.name}.json" in there:
+            tree = _read(layout.status / f"{job.name}.json")
+            if tree is not None and tree.get("job_id") == job.id and tree.get("state") != job.state:
+                wrong.append(job)
+    return tuple(wrong)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A status file of ours; None for everything else."""
+    try:
+        with open_regular(path) as file:
+            tree = json.loads(file.read(_MAX_BYTES))
+    except (ValueError, UnsafePathError, FileNotFoundError):
+        return None
+    return tree if isinstance(tree, dict) and tree.get("job") == path.stem and "job_id" in tree else None
+
+
 def remove_status(layout: Layout, name: str) -> None:
     """Remove the status file of a job. Missing is fine."""
     with explained(f"status of {name}"):
@@ -51,12 +74,7 @@ def prune_status(layout: Layout, keep: Collection[str]) -> tuple[str, ...]:
                 path.unlink(missing_ok=True)  # of a daemon that was killed
             if not dot or suffix != "json" or fold(name) in kept or name.startswith("."):
                 continue
-            try:
-                with open_regular(path) as file:
-                    tree = json.loads(file.read(_MAX_BYTES))
-            except (ValueError, UnsafePathError, FileNotFoundError):
-                continue
-            if isinstance(tree, dict) and tree.get("job") == name and "job_id" in tree:
+            if _read(path) is not None:
                 path.unlink(missing_ok=True)
                 removed.append(name)
     return tuple(removed)

@@ -9,6 +9,7 @@ from typing import Any
 import heygemd
 from heygemd.core.plan import Plan
 from heygemd.core.settings import MediaSettings
+from heygemd.failpoints import failpoint
 from heygemd.files import publish_file, sha256_of, temp_name, write_json
 from heygemd.media.mux import contact_sheet, join, verify_output
 from heygemd.work.item import ItemFolder
@@ -25,6 +26,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
     folder.result.mkdir(exist_ok=True)
     video, sheet = folder.result / "video.mp4", folder.result / "sheet.jpg"
     report("join", 0, 3)
+    failpoint("finish.join")
     temp = temp_name(video).with_suffix(".mp4")
     try:
         join(
@@ -41,6 +43,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
             log=folder.log,
         )
         report("verify", 1, 3)
+        failpoint("finish.verify")
         checked = verify_output(
             temp,
             num_frames=prepared.num_frames,
@@ -49,10 +52,12 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
             height=prepared.video.height,
             audio_seconds=prepared.speech_seconds,
         )
+        failpoint("finish.publish")
         publish_file(temp, video, replace=True)
     finally:
         temp.unlink(missing_ok=True)
     report("sheet", 2, 3)
+    failpoint("finish.sheet")
     temp = temp_name(sheet).with_suffix(".jpg")
     try:
         contact_sheet(video, temp, num_frames=prepared.num_frames, fps=prepared.fps, log=folder.log)
@@ -67,6 +72,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
         "checked": checked,
         "seconds": round(time.monotonic() - started, 3),
     }
+    failpoint("finish.record")
     write_json(folder.result_file, result)
     report("done", 3, 3)
     return result

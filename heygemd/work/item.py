@@ -6,7 +6,7 @@ frames.npz      time stamps and key frames of the source (media.decode.FrameTabl
 analysis.npz    pass 1 (engine arrays)          motion.npz   one row for each output frame (engine arrays)
 item.json       Prepared: written last by `prepare`; there = prepared
 plan.json       core.plan.Plan, written by the daemon
-segments/NNNN.mp4   finished segments
+segments/NNNN.mp4   finished segments           segments/NNNN.json   what each cost, written before it
 result/         the video, the contact sheet and result.json (written last): there = finished
 """
 
@@ -127,6 +127,20 @@ class ItemFolder:
 
     def segment(self, number: int) -> Path:
         return self.path / "segments" / f"{number:04d}.mp4"
+
+    def save_segment_stats(self, number: int, stats: Mapping[str, Any]) -> None:
+        """Before the segment gets its name, so that no crash leaves a segment that nobody can account for."""
+        write_json(self.segment(number).with_suffix(".json"), dict(stats), durable=False)
+
+    def load_segment_stats(self, number: int) -> dict[str, Any] | None:
+        """Of a finished segment; None while it is not finished, or where a crash of the machine lost them."""
+        if not self.segment(number).exists():
+            return None
+        try:
+            data: dict[str, Any] = json.loads(self.segment(number).with_suffix(".json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return data
 
     def make(self) -> None:
         for folder in (self.path, self.path / "segments", self.result):

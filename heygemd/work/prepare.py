@@ -18,6 +18,7 @@ from heygemd.core.plan import BATCHES
 from heygemd.core.settings import LimitSettings
 from heygemd.core.timeline import num_output_frames
 from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
+from heygemd.failpoints import failpoint
 from heygemd.media.audio import load_speech, probe_audio
 from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
@@ -53,6 +54,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     folder.make()
     clock = _Clock()
     report("probe", 0, 1)
+    failpoint("prepare.probe")
     limits = request.limits
     media = MediaLimits(max_pixels=limits.max_frame_pixels, max_seconds=limits.max_video_seconds)
     video = probe_video(request.video, limits=media, log=folder.log)
@@ -61,6 +63,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     clock.lap("probe")
 
     report("speech", 0, 1)
+    failpoint("prepare.speech")
     spoken = _speech(request, folder)
     samples = spoken.samples
     speech_seconds = Fraction(len(samples), SPEECH_RATE)
@@ -70,6 +73,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         )
     clock.lap("speech")
 
+    failpoint("prepare.analyse")
     frames = analysis_frames(request.video, video, log=folder.log, limits=media)
     analyser: Analyser | None = None
     for image in frames:
@@ -82,10 +86,12 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         report("analyse", image.index + 1, max(video.num_frames, image.index + 1))
     assert analyser is not None  # noqa: S101 - a clip without a frame has raised UnreadableMediaError
     table = frames.table
+    failpoint("prepare.frames")
     table.save(folder.frames)
     video = counted(video, table)
     report("analyse", video.num_frames, video.num_frames)
     analysis = analyser.finish()
+    failpoint("prepare.analysis")
     folder.save_arrays("analysis", analysis.arrays)
     clock.lap("analyse")
 
@@ -95,6 +101,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     report("motion", 0, 1)
     speech = Speech(_padded(samples, num_frames, video.fps), num_frames, video.fps, spoken.phones, spoken.language)
     motion = choice.engine.drive(speech, analysis, request.options)
+    failpoint("prepare.motion")
     folder.save_arrays("motion", motion.arrays)
     folder.save_arrays("cuts", {"cost": loudness(speech)})
     clock.lap("motion")
@@ -116,6 +123,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         summary={**analysis.summary, **motion.summary},
         seconds=clock.laps,
     )
+    failpoint("prepare.record")
     folder.save_prepared(prepared)
     return prepared
 

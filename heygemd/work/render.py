@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from heygemd.core.clip import Box
@@ -16,6 +16,7 @@ from heygemd.core.settings import MediaSettings
 from heygemd.core.timeline import extend
 from heygemd.engines.base import Analysis, Region, Renderer, load_engine
 from heygemd.faces.composite import Composer
+from heygemd.failpoints import failpoint
 from heygemd.files import publish_file, temp_name
 from heygemd.media.decode import FrameReader
 from heygemd.media.encode import SegmentEncoder
@@ -80,14 +81,19 @@ class SegmentRenderer:
         self._renderer.close()
 
     def render(self, segment: Segment, *, batch: int, report: Report) -> SegmentStats:
-        """Write the segment under its final name. Raises HeygemdError; leaves no part behind."""
+        """Write the segment under its final name, its figures beside it first. Raises HeygemdError; leaves no part."""
         target = self.folder.segment(segment.number)
         target.parent.mkdir(parents=True, exist_ok=True)
         temp = temp_name(target).with_suffix(".mp4")  # ffmpeg chooses the container by the name
         stats = SegmentStats()
         try:
+            failpoint("render.begin")
             self._encode(segment, temp, batch, stats, report)
+            failpoint("render.stats")
+            self.folder.save_segment_stats(segment.number, asdict(stats))
+            failpoint("render.publish")
             publish_file(temp, target, replace=True)
+            failpoint("render.end")
         finally:
             temp.unlink(missing_ok=True)
         return stats
@@ -108,6 +114,7 @@ class SegmentRenderer:
             try:
                 for frame in self._finished(segment, batch, stats):
                     started = time.monotonic()
+                    failpoint("render.frame")
                     sink.put(frame)
                     stats.timed("encode_wait", started)
                     stats.num_frames += 1

@@ -22,6 +22,7 @@ from heygemd.core.options import Options
 from heygemd.core.plan import Plan, Segment
 from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.core.task import Message, Task
+from heygemd.failpoints import failpoint
 from heygemd.files import explain
 from heygemd.gpu import peak
 from heygemd.work.item import ItemFolder
@@ -59,7 +60,9 @@ class Worker:
         started = time.monotonic()
         self._meter.reset()
         try:
+            failpoint("worker.task")
             values = self._do(task)
+            failpoint("worker.answer")
         except HeygemdError as error:
             answer = Message("failed", task.id, error.to_dict())
         except MemoryError as error:
@@ -110,6 +113,10 @@ class Worker:
         from heygemd.work.render import SegmentRenderer
 
         values = task.values
+        segment = Segment(**values["segment"])
+        done = folder.load_segment_stats(segment.number)
+        if done is not None:  # the worker before died between its name and its answer
+            return done | {"found": True}
         key = (str(folder.path), task.device, values["precision"])
         if self._renderer is None or self._renderer.key != key:
             self._drop_renderer()
@@ -121,7 +128,7 @@ class Worker:
                 threads=task.threads,
             )
         peak.reset_peak()
-        stats = self._renderer.render(Segment(**values["segment"]), batch=values["batch"], report=self.report)
+        stats = self._renderer.render(segment, batch=values["batch"], report=self.report)
         on_device = None if task.device == "cpu" else peak.peak_bytes()
         return asdict(stats) | ({} if on_device is None else {"device_peak_bytes": on_device})
 

@@ -30,7 +30,8 @@ from heygemd.spool.outbox import ItemResult, publish
 from heygemd.spool.staging import InputChangedError, InputVanishedError, stage, sweep_work, unstage
 from heygemd.spool.status import write_status
 
-POINTS = [name for name in failpoints.NAMES if name not in ("restore.move", "scan.list") and "." in name]
+ROOMS = ("journal", "stage", "outbox", "archive", "reject", "status")
+POINTS = [name for name in failpoints.NAMES if name.partition(".")[0] in ROOMS]
 OPEN = [state for state in JobState if not state.final]
 
 
