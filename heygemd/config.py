@@ -27,6 +27,7 @@ from heygemd.core.settings import (
     LimitSettings,
     LogSettings,
     MediaSettings,
+    ProvenanceSettings,
     MetricsSettings,
     RetentionSettings,
     SchedulerSettings,
@@ -70,6 +71,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     media: MediaSettings = MediaSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
     engines: EngineSettings = EngineSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()

@@ -147,6 +147,13 @@ class UsageError(BadInputError):
     default_remedy = "See `heygemd --help`."
 
 
+class ConsentMissingError(BadInputError):
+    """The folder demands a consent file beside the video, and none came with it."""
+
+    code = "HG-1014"
+    default_remedy = "Put the consent beside the video, named as it is (lecture.consent.pdf), and drop all files again."
+
+
 class TryLaterError(HeygemdError):
     """Nothing is wrong with the input; the machine cannot do it now."""
 
@@ -222,6 +229,13 @@ class CancelledError(HeygemdError):
 
     code = "HG-4000"
     default_remedy = "Run `heygemd retry JOB` to start it again."
+
+
+class ProvenanceError(RenderError):
+    """The finished video could not be labelled or signed as synthetic, so it was not published."""
+
+    code = "HG-3004"
+    default_remedy = "Run `heygemd doctor`, correct what it says of [provenance], then run `heygemd retry JOB`."
 
 
 def _all_errors() -> dict[str, type[HeygemdError]]:

@@ -33,7 +33,7 @@ class InputFile:
     """One file of a drop and its identity when claimed. `path`: relative to the inbox, POSIX, as the disk spells it."""
 
     path: str
-    role: str  # video, audio, text, manifest
+    role: str  # video, audio, text, consent, manifest
     size: int
     mtime_ns: int
     device: int

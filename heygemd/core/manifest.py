@@ -46,6 +46,9 @@ class Manifest(BaseModel):
         list[RelativePath] | None, Field(min_length=1, description="several, each with the one video")
     ] = None
     text: Annotated[str | None, Field(min_length=1, description="text to be spoken in place of an audio")] = None
+    consent: Annotated[
+        RelativePath | None, Field(description="a file that shows the consent of the person in the video")
+    ] = None
     engine: Annotated[str | None, Field(max_length=64, description="short for options.engine")] = None
     priority: Annotated[int, Field(ge=-100, le=100, description="higher goes first")] = 0
     options: dict[str, Any] = Field(default_factory=dict, description="see Options")
@@ -61,7 +64,7 @@ class Manifest(BaseModel):
             raise ValueError("must be the number 1")
         return value
 
-    @field_validator("video", "audio")
+    @field_validator("video", "audio", "consent")
     @classmethod
     def _one(cls, value: str | None) -> str | None:
         return None if value is None else check_relative(value)
@@ -98,6 +101,10 @@ class Manifest(BaseModel):
         return [] if self.audio is None else [self.audio]
 
     @property
+    def all_files(self) -> list[str]:
+        return [*self.all_videos, *self.all_audios, *([] if self.consent is None else [self.consent])]
+
+    @property
     def batch(self) -> bool:
         return self.videos is not None or self.audios is not None
 
@@ -109,6 +116,7 @@ class Preset(BaseModel):
 
     priority: Annotated[int | None, Field(ge=-100, le=100)] = None
     engine: Annotated[str | None, Field(max_length=64)] = None
+    require_consent: bool | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 

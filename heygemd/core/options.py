@@ -53,6 +53,10 @@ class Options(BaseModel):
     voice: Annotated[
         str | None, Field(description="voice or variant of a text job", pattern=r"^[A-Za-z0-9+_-]{1,40}$")
     ] = None
+    mark: Annotated[
+        Literal["off", "en", "zh", "both"] | None,
+        Field(description="words in the picture's corner that say AI-generated; the operator's mark cannot be put off"),
+    ] = None
     reference: Annotated[bool, Field(description="wav2lip: do exactly what the published code does")] = False
 
     @field_validator("face")

@@ -60,7 +60,7 @@ def join(
         # The concat demuxer adds durations rounded to microseconds: put every frame back on the grid.
         "bsf:v": f"setts=pts=round(PTS/({frame}))*({frame}):dts=(N-{REORDER_FRAMES})*({frame}):duration={frame}",
         "video_track_timescale": ticks,
-        "movflags": "+faststart",
+        "movflags": "+faststart+use_metadata_tags",  # any key may be a tag: the AIGC label needs it
         "map_metadata": -1,
         "map_chapters": -1,
     }

@@ -19,6 +19,7 @@ def task_settings(settings: Settings) -> TaskSettings:
         media=settings.media,
         default_engine=settings.engines.default,
         checkpoint_dir=settings.checkpoint_dir,
+        provenance=settings.provenance,
     )
 
 

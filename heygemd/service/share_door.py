@@ -12,7 +12,7 @@ from heygemd.service.door import ClaimKey, Delivery, InputGoneError, ItemOutcome
 from heygemd.spool.farewell import archive, reject
 from heygemd.spool.layout import Layout
 from heygemd.spool.outbox import ItemResult, publish
-from heygemd.spool.staging import InputChangedError, InputVanishedError, stage
+from heygemd.spool.staging import InputChangedError, InputVanishedError, StagedInput, stage
 from heygemd.spool.status import write_status
 
 
@@ -23,6 +23,7 @@ class ShareDoor:
         self._layout = layout
         self._reserve_bytes = reserve_bytes
         self._sums: dict[str, Mapping[str, str]] = {}
+        self._consents: dict[str, Sequence[StagedInput]] = {}
 
     def stage(self, job: Job) -> Sequence[StagedItem]:
         try:
@@ -30,6 +31,8 @@ class ShareDoor:
         except (InputChangedError, InputVanishedError) as error:
             raise InputGoneError(error.message, path=error.path) from error
         self._sums[job.id] = staged.sums()
+        consents = {file.path for file in job.inputs if file.role == "consent"}
+        self._consents[job.id] = [copy for copy in staged.inputs if copy.path in consents]
         return [
             StagedItem(
                 item,
@@ -56,8 +59,9 @@ class ShareDoor:
         where: list[str] = []
         if results:
             failures = [dict(o.receipt) for o in outcomes if o.error is not None]
+            consents = self._consents.get(job.id, ())
             whole = {**receipt, "inputs": inputs, "failed_items": failures}
-            where.append(self._relative(publish(job, self._layout, results, whole)))
+            where.append(self._relative(publish(job, self._layout, results, whole, consents=consents)))
         if error is None:
             moved = archive(job, self._layout, still_needed=still_needed)
         else:
@@ -68,6 +72,7 @@ class ShareDoor:
             )
             where.append(self._relative(moved.folder))
         self._sums.pop(job.id, None)
+        self._consents.pop(job.id, None)
         return Delivery(", ".join(where), tuple(sorted(moved.stuck_paths)))
 
     def show(self, job: Job, view: Mapping[str, Any]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from heygemd.core.capacity import Device
 from heygemd.core.options import Options
 from heygemd.core.plan import Choice, Plan, Segment
-from heygemd.core.settings import LimitSettings, MediaSettings, SchedulerSettings
+from heygemd.core.provenance import stronger_mark
+from heygemd.core.settings import LimitSettings, MediaSettings, ProvenanceSettings, SchedulerSettings
 from heygemd.core.task import Task
 from heygemd.service.active import ActiveItem
 from heygemd.service.door import StagedItem
@@ -28,6 +29,7 @@ class TaskSettings:
     default_engine: str
     checkpoint_dir: Path
     checkpoint: Path | None = None
+    provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
 
 
 def prepare_task(
@@ -39,6 +41,8 @@ def prepare_task(
     kinds: tuple[str, ...],
     settings: TaskSettings,
 ) -> Task:
+    # Decided once for all segments: a reload in the middle of a job changes none of them.
+    options = options.model_copy(update={"mark": stronger_mark(settings.provenance.mark, options.mark)})
     values = {
         "video": str(staged.video),
         "audio": _text(staged.audio),
@@ -67,7 +71,11 @@ def render_task(
 
 
 def finish_task(task_id: str, folder: ItemFolder, plan: Plan, device: Device, settings: TaskSettings) -> Task:
-    values = {"plan": plan.to_dict(), "media": settings.media.model_dump()}
+    values = {
+        "plan": plan.to_dict(),
+        "media": settings.media.model_dump(),
+        "provenance": settings.provenance.model_dump(),
+    }
     return Task(task_id, "finish", str(folder.path), seen_by_worker(device), device.threads, values)
 
 

@@ -122,6 +122,7 @@ def _item_receipt(item: ActiveItem, prepared: Prepared, result: dict[str, Any]) 
             "size_bytes": result["size_bytes"],
             "sha256": result["sha256"],
         },
+        "provenance": result.get("provenance"),
         "speech_seconds": round(prepared.speech_seconds, 3),
         "engine": prepared.engine,
         "engine_reason": prepared.engine_reason,

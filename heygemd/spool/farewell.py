@@ -99,7 +99,7 @@ def reject(
     files = list(job.inputs)
     if failed_items is not None and len(failed_items) < len(job.items):
         needed = {p for item in job.items if item.name in failed_items for p in (item.video, item.audio) if p}
-        files = [file for file in job.inputs if file.path in needed or file.role == "manifest"]
+        files = [file for file in job.inputs if file.path in needed or file.role in ("manifest", "consent")]
         rest = {file.path for file in job.inputs} - {file.path for file in files}
         archive(job, layout, still_needed=still_needed, paths=rest)
     names = kept_names(job.inputs)

@@ -15,6 +15,7 @@ from heygemd.core.errors import BadInputError, HeygemdError, MissingInputError, 
 from heygemd.core.manifest import Manifest, Preset
 from heygemd.core.settings import InboxSettings, LimitSettings
 from heygemd.files import explained
+from heygemd.spool.consent import NOT_ALONE, Consents, consent_stem
 from heygemd.spool.documents import manifest_stem
 from heygemd.spool.drops import ClaimKey, Drop, Ignored, Refusal, Scan, Waiting, Why
 from heygemd.spool.ignore import Ignore
@@ -95,6 +96,13 @@ class Inbox:
         )
 
 
+@dataclass(frozen=True)
+class _Presets:
+    layers: list[dict[str, Any]]  # options, the inner over the outer
+    priority: int
+    require_consent: bool
+
+
 @dataclass
 class _Pass:
     """One scan's reasoning."""
@@ -135,10 +143,13 @@ class _Pass:
                 self.held.append((seen.folder, seen.name))
             known.append((seen, words, found))
         self.by_folder: dict[str, list[Seen]] = defaultdict(list)
+        self.consents = Consents(files)
         for seen in files:
             if manifest_stem(seen.name) is not None or seen.path in self.named_by:
                 continue
-            if kind_of(seen.name) is None:
+            if consent_stem(seen.name) is not None:
+                self.listing.ignored[seen.path] = NOT_ALONE
+            elif kind_of(seen.name) is None:
                 self.listing.ignored[seen.path] = "not a kind of file that a pair is made of"
             else:
                 self.by_folder[seen.folder].append(seen)
@@ -209,18 +220,23 @@ class _Pass:
     def _manifest_drop(self, seen: Seen, manifest: Manifest, found: Found, present: list[Seen]) -> HeygemdError | None:
         """Make the drop or wait; the error when it can never be made."""
         try:
-            check_files(present, self.limits)
-            if self._hold(seen.folder, [seen, *present], seen.path):
+            videos = [found.files[name] for name in manifest.all_videos]
+            along = [file for file in self.consents.of(videos) if file not in present]
+            check_files([*present, *along], self.limits)
+            if self._hold(seen.folder, [seen, *present, *along], seen.path):
                 return None
-            layers, priority = self._presets(seen.folder)
-            drop = drop_of_manifest(seen, manifest, found.files, layers, priority, self.limits)
+            preset = self._presets(seen.folder)
+            if preset.require_consent:
+                self.consents.require(videos, [] if manifest.consent is None else [found.files[manifest.consent]])
+            drop = drop_of_manifest(seen, manifest, found.files, along, preset.layers, preset.priority, self.limits)
         except HeygemdError as error:
             return error
-        self._ready(drop, [seen, *present])
+        self._ready(drop, [seen, *present, *along])
         return None
 
     def _pair(self, pair: Pair) -> None:
-        group = [pair.video, pair.audio]
+        consents = self.consents.of([pair.video])
+        group = [pair.video, pair.audio, *consents]
         folder = pair.video.folder
         if self._hold(folder, group, pair.video.path):
             return
@@ -229,10 +245,12 @@ class _Pass:
         ):
             self._wait(pair.video.path, Why.MANIFEST, group, f"{shown(name)} is still being written")
             return
-        layers, priority = self._presets(folder)
+        preset = self._presets(folder)
         try:
             check_files(group, self.limits)
-            drop = drop_of_pair(pair, layers, priority)
+            if preset.require_consent:
+                self.consents.require([pair.video])
+            drop = drop_of_pair(pair, consents, preset.layers, preset.priority)
         except HeygemdError as error:
             self._refuse(pair.stem, folder, group, None, error)
             return
@@ -278,17 +296,18 @@ class _Pass:
                 return True
         return False
 
-    def _presets(self, folder: str) -> tuple[list[dict[str, Any]], int]:
-        """Options and priority that the presets from the top down to `folder` give."""
+    def _presets(self, folder: str) -> _Presets:
+        """What the presets from the top down to `folder` give. A consent once demanded is demanded below too."""
         layers: list[dict[str, Any]] = []
-        priority = 0
+        priority, require_consent = 0, False
         for place in _up(folder):
             seen = self.listing.presets.get(place)
             preset = None if seen is None else self.wording.preset(seen)
             if isinstance(preset, Preset):
                 layers.append({**preset.options, **({} if preset.engine is None else {"engine": preset.engine})})
                 priority = priority if preset.priority is None else preset.priority
-        return layers, priority
+                require_consent = require_consent or bool(preset.require_consent)
+        return _Presets(layers, priority, require_consent)
 
     def _ready(self, drop: Drop, group: Sequence[Seen]) -> None:
         self.ready.append((self._quiet(group), drop))

@@ -25,7 +25,9 @@ from heygemd.files import (
     write_json,
 )
 from heygemd.spool.layout import Layout
+from heygemd.spool.names import fold
 from heygemd.spool.places import find_own, own_folder, require_room
+from heygemd.spool.staging import StagedInput
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class _File:
     source: Path
 
 
-def result_names(job: Job, results: Sequence[ItemResult]) -> tuple[str, ...]:
+def result_names(job: Job, results: Sequence[ItemResult], consents: Sequence[StagedInput] = ()) -> tuple[str, ...]:
     """Every name that `publish` gives in outbox/<job>/."""
-    names = [file.name for file in _files(job, results)]
+    names = [file.name for file in (*_files(job, results), *_consent_files(job, results, consents))]
     return (*names, *([f"{job.name}.zip"] if job.batch else []), f"{job.name}.json")
 
 
@@ -56,16 +58,19 @@ def publish(
     results: Sequence[ItemResult],
     receipt: dict[str, Any],
     *,
+    consents: Sequence[StagedInput] = (),
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Copy the results to outbox/<job>/ and write the receipt last; the folder.
 
     The receipt gets `job`, `job_id`, `items` (each item's receipt with its file names) and `files` (name, size_bytes,
-    sha256 of everything beside it). A batch also gets <job>.zip with the videos, stored. After a crash at any point
-    the same call goes on where it stopped: the marker in the folder tells that it is this job's. A retried job
-    replaces what differs, its old receipt first. Raises DiskFullError, ShareAwayError, InputBusyError.
+    sha256 of everything beside it). `consents` are kept beside it, and it names them in `consent`. A batch also gets
+    <job>.zip with the videos, stored. After a crash at any point the same call goes on where it stopped: the marker in
+    the folder tells that it is this job's. A retried job replaces what differs, its old receipt first. Raises
+    DiskFullError, ShareAwayError, InputBusyError.
     """
-    files = _files(job, results)
+    kept = _consent_files(job, results, consents)
+    files = [*_files(job, results), *kept]
     sizes = {file.name: file.source.stat().st_size for file in files}
     final = layout.outbox / job.name
     with explained(f"results of {job.name}"):
@@ -74,7 +79,7 @@ def publish(
         needed = sum(sizes[f.name] for f in missing) * (2 if job.batch else 1)
         require_room(layout.outbox, needed, f"results of {job.name}")
         failpoint("outbox.folder")
-        final = own_folder(layout.outbox, job, "outbox", result_names(job, results))
+        final = own_folder(layout.outbox, job, "outbox", result_names(job, results, consents))
     receipt_path = final / f"{job.name}.json"
     done, total = 0, sum(sizes.values())
     entries: list[dict[str, Any]] = []
@@ -94,6 +99,10 @@ def publish(
             "job_id": job.id,
             **receipt,
             "items": [{"name": r.name, **_item_files(job, r), **r.receipt} for r in results],
+            "consent": [
+                {"file": file.name, "path": told.path, "size_bytes": told.size, "sha256": told.sha256}
+                for file, told in zip(kept, consents, strict=True)
+            ],
             "files": entries,
         }
         failpoint("outbox.receipt")
@@ -111,6 +120,22 @@ def _files(job: Job, results: Sequence[ItemResult]) -> list[_File]:
         if result.sheet is not None:
             files.append(_File(stem + result.sheet.suffix, result.sheet))
     return files
+
+
+def _consent_files(job: Job, results: Sequence[ItemResult], consents: Sequence[StagedInput]) -> list[_File]:
+    """Under their own names, where those are not the results'."""
+    taken = {fold(file.name) for file in _files(job, results)}
+    taken |= {fold(f"{job.name}.json"), fold(f"{job.name}.zip")}
+    kept = []
+    for consent in consents:
+        stem, dot, suffix = consent.file.name.rpartition(".")
+        name = consent.file.name
+        while fold(name) in taken:
+            stem += "-consent"
+            name = f"{stem}{dot}{suffix}"
+        taken.add(fold(name))
+        kept.append(_File(name, consent.file))
+    return kept
 
 
 def _item_files(job: Job, result: ItemResult) -> dict[str, str | None]:

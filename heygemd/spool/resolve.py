@@ -11,6 +11,7 @@ from heygemd.core.errors import HeygemdError, LimitError, ManifestError, UnsafeP
 from heygemd.core.job import InputFile, Item
 from heygemd.core.manifest import Manifest, merge_options
 from heygemd.core.settings import LimitSettings
+from heygemd.spool.consent import consent_stem
 from heygemd.spool.documents import manifest_stem
 from heygemd.spool.drops import Drop
 from heygemd.spool.listing import IS_LINK, Listing, Seen
@@ -90,7 +91,7 @@ def check_files(files: Sequence[Seen], limits: LimitSettings) -> None:
             raise LimitError(f"{shown(seen.path)}: {seen.size:,} bytes, allowed are {limit:,}", path=seen.path)
 
 
-def drop_of_pair(pair: Pair, layers: Sequence[Mapping[str, Any]], priority: int) -> Drop:
+def drop_of_pair(pair: Pair, consents: Sequence[Seen], layers: Sequence[Mapping[str, Any]], priority: int) -> Drop:
     """Raises ManifestError where the presets together make no valid options."""
     name = safe_name(pair.stem)
     role = "text" if kind_of(pair.audio.name) == "text" else "audio"
@@ -98,7 +99,11 @@ def drop_of_pair(pair: Pair, layers: Sequence[Mapping[str, Any]], priority: int)
         name=name,
         folder=pair.video.folder,
         items=(Item(name, pair.video.path, pair.audio.path),),
-        inputs=(pair.video.as_input("video"), pair.audio.as_input(role)),
+        inputs=(
+            pair.video.as_input("video"),
+            pair.audio.as_input(role),
+            *(seen.as_input("consent") for seen in consents),
+        ),
         options=merge_options(shown(pair.video.path), *map(dict, layers)),
         priority=priority,
     )
@@ -108,13 +113,18 @@ def drop_of_manifest(
     seen: Seen,
     manifest: Manifest,
     files: Mapping[str, Seen],
+    consents: Sequence[Seen],
     layers: Sequence[Mapping[str, Any]],
     priority: int,
     limits: LimitSettings,
 ) -> Drop:
-    """Raises ManifestError and LimitError."""
+    """`consents`: those beside its videos, not the one it names. Raises ManifestError and LimitError."""
     videos, audios = manifest.all_videos, manifest.all_audios
     wanted = [files[name] for name in (*videos, *audios)]
+    if manifest.consent is not None:
+        if files[manifest.consent] in wanted:
+            raise ManifestError(f"{shown(seen.path)}: consent names the video or the recording", path=seen.path)
+        consents = (files[manifest.consent], *consents)
     for names, key in ((videos, "videos"), (audios, "audios")):
         if len({files[name].path for name in names}) < len(names):
             raise ManifestError(f"{shown(seen.path)}: {key} names a file twice", path=seen.path)
@@ -129,7 +139,7 @@ def drop_of_manifest(
             f"allowed are {limits.max_text_characters:,}",
             path=seen.path,
         )
-    paths = {nfc(seen_file.path): seen_file.path for seen_file in wanted}
+    paths = {nfc(seen_file.path): seen_file.path for seen_file in (*wanted, *consents)}
     sums: dict[str, str] = {}
     for name, digest in manifest.sha256.items():
         path = paths.get(nfc(f"{seen.folder}/{name}" if seen.folder else name))
@@ -141,6 +151,8 @@ def drop_of_manifest(
         picture = any(files[name] is file for name in videos)
         role = "video" if picture else "text" if kind_of(file.name) == "text" else "audio"
         inputs[file.path] = file.as_input(role, sums.get(file.path))
+    for file in consents:
+        inputs[file.path] = file.as_input("consent", sums.get(file.path))
     stem = safe_name(manifest_stem(seen.name) or "")
     own = {**manifest.options, **({} if manifest.engine is None else {"engine": manifest.engine})}
     return Drop(
@@ -158,7 +170,11 @@ def drop_of_manifest(
 def refused_drop(stem: str, folder: str, files: Sequence[Seen], manifest: Seen | None) -> Drop:
     """What stands in a Refusal: the files, no items."""
     roles = {"video": "video", "image": "video", "audio": "audio", "text": "text", None: "video"}
-    inputs = [seen.as_input(roles[kind_of(seen.name)]) for seen in files if seen is not manifest]
+    inputs = [
+        seen.as_input("consent" if consent_stem(seen.name) else roles[kind_of(seen.name)])
+        for seen in files
+        if seen is not manifest
+    ]
     if manifest is not None:
         inputs.append(manifest.as_input("manifest"))
     return Drop(safe_name(stem), folder, (), tuple(inputs), manifest=manifest.path if manifest else None)

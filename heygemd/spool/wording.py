@@ -61,7 +61,7 @@ class Wording:
             manifest = parse_manifest(tree, shown(seen.path))
         except HeygemdError as error:
             return Words(None, error, names)
-        return Words(manifest, None, tuple(dict.fromkeys([*manifest.all_videos, *manifest.all_audios])))
+        return Words(manifest, None, tuple(dict.fromkeys(manifest.all_files)))
 
     def _read_preset(self, seen: Seen) -> Preset | HeygemdError:
         try:
@@ -88,7 +88,7 @@ def _names_in(tree: Any) -> tuple[str, ...]:
     if not isinstance(tree, dict):
         return ()
     found: list[str] = []
-    for key in ("video", "videos", "audio", "audios"):
+    for key in ("video", "videos", "audio", "audios", "consent"):
         value = tree.get(key)
         found += [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
     return tuple(dict.fromkeys(found[:1000]))

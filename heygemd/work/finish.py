@@ -6,22 +6,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-import heygemd
 from heygemd.core.plan import Plan
-from heygemd.core.settings import MediaSettings
+from heygemd.core.settings import MediaSettings, ProvenanceSettings
 from heygemd.failpoints import failpoint
 from heygemd.files import publish_file, sha256_of, temp_name, write_json
 from heygemd.media.mux import contact_sheet, join, verify_output
 from heygemd.work.item import ItemFolder
+from heygemd.work.label import Labels
 from heygemd.work.prepare import Report
 
 
-def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report) -> dict[str, Any]:
+def finish(
+    folder: ItemFolder,
+    plan: Plan,
+    media: MediaSettings,
+    report: Report,
+    provenance: ProvenanceSettings = ProvenanceSettings(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
     """Make result/video.mp4, result/sheet.jpg and, last, result/result.json. Returns what result.json holds."""
     done = folder.load_result()
     if done is not None:
         return done
     prepared = folder.load_prepared()
+    labels = Labels(prepared, provenance)
     started = time.monotonic()
     folder.result.mkdir(exist_ok=True)
     video, sheet = folder.result / "video.mp4", folder.result / "sheet.jpg"
@@ -39,9 +46,10 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
             audio_seconds=prepared.speech_seconds,
             lossless=prepared.options.lossless,
             audio_bitrate_kbps=media.audio_bitrate_kbps,
-            tags={"comment": f"AI-generated lip sync; heygemd {heygemd.__version__}, engine {prepared.engine}"},
+            tags=labels.tags,
             log=folder.log,
         )
+        labels.stamp(temp)
         report("verify", 1, 3)
         failpoint("finish.verify")
         checked = verify_output(
@@ -52,6 +60,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
             height=prepared.video.height,
             audio_seconds=prepared.speech_seconds,
         )
+        labelled = labels.check(temp)
         failpoint("finish.publish")
         publish_file(temp, video, replace=True)
     finally:
@@ -61,6 +70,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
     temp = temp_name(sheet).with_suffix(".jpg")
     try:
         contact_sheet(video, temp, num_frames=prepared.num_frames, fps=prepared.fps, log=folder.log)
+        labels.stamp_sheet(temp)
         publish_file(temp, sheet, replace=True)
     finally:
         temp.unlink(missing_ok=True)
@@ -70,6 +80,7 @@ def finish(folder: ItemFolder, plan: Plan, media: MediaSettings, report: Report)
         "size_bytes": video.stat().st_size,
         "sha256": sha256_of(video),
         "checked": checked,
+        "provenance": labelled,
         "seconds": round(time.monotonic() - started, 3),
     }
     failpoint("finish.record")

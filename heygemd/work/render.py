@@ -21,6 +21,7 @@ from heygemd.files import publish_file, temp_name
 from heygemd.media.decode import FrameReader
 from heygemd.media.encode import SegmentEncoder
 from heygemd.media.frames import Frame, FrameTable
+from heygemd.media.mark import Mark
 from heygemd.work.item import ItemFolder, Prepared
 from heygemd.work.prepare import Report
 from heygemd.work.streams import Sink, prefetch
@@ -65,6 +66,7 @@ class SegmentRenderer:
         self._table = FrameTable.load(folder.frames)
         base = self._table.constant_rate(video.fps)
         self._sources = extend(base, self.prepared.num_frames, self.prepared.options.extend)
+        self._mark = Mark.of(self.prepared.options.mark or "off", video)
         self._composer = Composer.for_frames(video.width, video.height, video.pix_fmt, video.bit_depth, video.colour)
         checkpoint = self.prepared.checkpoint
         self._renderer: Renderer = load_engine(self.prepared.engine).renderer(
@@ -159,6 +161,8 @@ class SegmentRenderer:
         stats.timed("blend", started)
         stats.passed_frames += len(group) - len(asked)
         for work in group:
+            if self._mark is not None:
+                self._mark.draw(work.frame.planes)
             yield work.frame
 
 

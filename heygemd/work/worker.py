@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
 from heygemd.core.options import Options
 from heygemd.core.plan import Plan, Segment
-from heygemd.core.settings import LimitSettings, MediaSettings
+from heygemd.core.settings import LimitSettings, MediaSettings, ProvenanceSettings
 from heygemd.core.task import Message, Task
 from heygemd.failpoints import failpoint
 from heygemd.files import explain
@@ -88,7 +88,14 @@ class Worker:
 
         self._drop_renderer()
         plan = Plan.from_dict(task.values["plan"])
-        return finish(folder, plan, MediaSettings.model_validate(task.values["media"]), self.report)
+        values = task.values
+        return finish(
+            folder,
+            plan,
+            MediaSettings.model_validate(values["media"]),
+            self.report,
+            ProvenanceSettings.model_validate(values["provenance"]),
+        )
 
     def _prepare(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
         from heygemd.work.prepare import PrepareRequest, prepare

@@ -61,7 +61,7 @@ def test_batches(keys: dict[str, Any], videos: list[str], audios: list[str]) -> 
         ({"sha256": {"v.mp4": "xyz"}}, "sha256.v.mp4: "),
         ({"sha256": {"../v.mp4": "0" * 64}}, "sha256: must not climb"),
         ({"sha256": None}, "sha256: "),
-        ({"colour": 1}, "colour: unknown key; known are audio, audios, engine"),
+        ({"colour": 1}, "colour: unknown key; known are audio, audios, consent, engine"),
         ({"options": []}, "options: "),
         ({"a\nb": 1}, "a\\nb: unknown key"),
         ({"colour": 1, "version": 2}, "(and 1 more)"),
