@@ -17,6 +17,9 @@ from heygemd.core.fit import Fit
 MIB = 2**20
 QUEUE_BYTES = 64 * MIB
 """What each of the two frame queues of a render may hold; one frame is always let in."""
+GROUPS_AT_ONCE = 2
+"""A render works on so many groups of `batch` frames at once: one in the network while the other is cropped and put
+back; on a CPU both where they are, each with its share of the threads."""
 
 WORKER_BYTES = 115 * MIB
 """An interpreter with numpy and OpenCV loaded, and two idle ffmpeg processes."""
@@ -68,7 +71,7 @@ def pipeline_bytes(picture: Picture, batch: int, threads: int = 1) -> int:
     encoder_frames = (_DEEP_FRAMES if picture.deep else _ENCODER_FRAMES) + _ENCODER_FRAMES_PER_THREAD * threads
     coders = _CODER_BYTES + int(frame * (_DECODER_FRAMES + encoder_frames))
     backwards = min(CHUNK_BYTES, picture.backward_frames * frame)
-    return WORKER_BYTES + queues + coders + backwards + batch * frame
+    return WORKER_BYTES + queues + coders + backwards + GROUPS_AT_ONCE * batch * frame
 
 
 def host_bytes(picture: Picture, batch: int) -> int:
@@ -78,6 +81,8 @@ def host_bytes(picture: Picture, batch: int) -> int:
 
 
 _CUDA_HOST_BYTES = 1536 * MIB
+HOST_KIND = "cuda-host"
+"""In a Load: the RAM of a worker on a GPU, which is measured and corrected like all else."""
 
 
 _QUEUED_FRAMES = 64
@@ -157,11 +162,13 @@ class Correction:
 
 @dataclass(frozen=True)
 class Estimate:
-    """`predicted_bytes` is the expected peak, `reserved_bytes` the same with the margin; `source` says whence."""
+    """`predicted_bytes` is the expected peak, `reserved_bytes` the same with the margin; `source` says whence.
+    `host_bytes`: for a GPU, what is to be reserved of the host's RAM beside."""
 
     predicted_bytes: int
     reserved_bytes: int
     source: str
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True)

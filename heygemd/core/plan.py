@@ -64,13 +64,14 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to render a segment of the item, and its memory."""
+    """One way to render a segment of the item, and its memory. `host_bytes`: of the host's RAM, beside a GPU's."""
 
     kind: str
     precision: str
     batch: int
     predicted_bytes: int
     reserved_bytes: int
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class Plan:
     def needs(self) -> dict[str, tuple[int, ...]]:
         """Bytes to reserve by device kind, one for each choice of `of_kind`, the largest first."""
         return {c.kind: tuple(o.reserved_bytes for o in self.of_kind(c.kind)) for c in self.choices}
+
+    @property
+    def host_bytes(self) -> int:
+        """RAM of the host to reserve for a render on a GPU, whichever choice it becomes."""
+        return max((choice.host_bytes for choice in self.choices), default=0)
 
     def of_kind(self, kind: str) -> tuple[Choice, ...]:
         return tuple(choice for choice in self.choices if choice.kind == kind)
@@ -183,7 +189,9 @@ def choices(predict: Predict, offers: Sequence[DeviceOffer], *, what: str) -> tu
                 estimate = predict(offer.kind, precision, batch)
                 need = estimate.reserved_bytes
                 if need <= offer.budget_bytes:
-                    choice = Choice(offer.kind, precision, batch, estimate.predicted_bytes, need)
+                    choice = Choice(
+                        offer.kind, precision, batch, estimate.predicted_bytes, need, estimate.host_bytes
+                    )  # fmt: skip
                     found.setdefault((offer.kind, -batch), choice)
                 smallest = need if smallest is None else min(smallest, need)
         if found:

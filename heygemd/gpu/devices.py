@@ -198,13 +198,15 @@ def cpu_device(settings: SchedulerSettings) -> Device:
     slots = settings.cpu_slots or max(1, cores // 2)
     total = memory_now().total_bytes
     budget = settings.cpu_memory_mib * 2**20 or int(total * CPU_SHARE)
-    return Device("cpu", "cpu", total, min(budget, total), slots, max(1, cores // slots))
+    return Device("cpu", "cpu", total, min(budget, total), slots, max(1, cores // slots), model="cpu")
 
 
 def card_device(card: CardSnapshot, settings: SchedulerSettings) -> Device:
     """A card as a device, with what is free on it now."""
     budget = int(card.free_bytes * settings.gpu_memory_fraction)
-    return Device(f"cuda:{card.index}", "cuda", card.total_bytes, budget, GPU_SLOTS, threads=2, uuid=card.uuid)
+    return Device(
+        f"cuda:{card.index}", "cuda", card.total_bytes, budget, GPU_SLOTS, threads=2, uuid=card.uuid, model=card.name
+    )
 
 
 def simulated_devices(settings: SchedulerSettings) -> list[Device]:

@@ -245,6 +245,22 @@ _EVENTS = (
         "failure",
     ),
     Event(
+        "memory.calibrated",
+        "info",
+        "memory was measured on {device}: {reason}",
+        ("device", "reason"),
+        ("precision", "measured_bytes", "duration_seconds"),
+        "success",
+    ),
+    Event(
+        "memory.uncalibrated",
+        "warning",
+        "memory could not be measured on {device}, the formula has to do: {error}",
+        ("device", "error"),
+        ("precision", "reason"),
+        "failure",
+    ),
+    Event(
         "memory.corrected",
         "info",
         "memory model corrected: predicted {predicted_bytes}, measured {measured_bytes} bytes",

@@ -34,6 +34,7 @@ class ActiveItem:
     progress: dict[str, float] = field(default_factory=dict)  # by task id
     segment_stats: dict[int, dict[str, Any]] = field(default_factory=dict)
     estimated_with: tuple[Any, ...] = ()  # what the plan's bytes were last computed from
+    passes: tuple[Any, ...] = ()  # service.calibrating.Pass, to be made before it can be planned well
 
     @property
     def over(self) -> bool:

@@ -41,7 +41,7 @@ class Fleet:
         self._warm: dict[str, list[int]] = {}  # what idle workers may still hold, by device
         self._stale = False
         self._told_waiting: set[str] = set()
-        self.scheduler = Scheduler(aging_seconds=aging_seconds)
+        self.scheduler = Scheduler(aging_seconds=aging_seconds, host=host.name)
         self._publish()
 
     @property
@@ -130,6 +130,11 @@ class Fleet:
         if warm and sum(warm) > capacity.free_bytes(name):
             self._executor.evict(name)
             warm.clear()
+
+    def start_fresh(self, name: str) -> None:
+        """End the idle workers there, so that the next task gets a new one."""
+        self._executor.evict(name)
+        self._warm.pop(name, None)
 
     def ended(self, task_id: str, *, alive: bool) -> None:
         """The task was answered. `alive`: its worker is there still, and keeps warm at most what was reserved."""

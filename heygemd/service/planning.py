@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import CannotFitError
-from heygemd.core.memory import Calibration, Estimate, Load, Picture, bytes_per_pixel, pipeline_bytes, size_class
+from heygemd.core.memory import (
+    HOST_KIND,
+    Calibration,
+    Estimate,
+    Load,
+    Picture,
+    bytes_per_pixel,
+    host_bytes,
+    pipeline_bytes,
+    size_class,
+)
 from heygemd.core.plan import DeviceOffer, Plan, PlanRequest, choices, cut, expected, monotone
 from heygemd.core.settings import SchedulerSettings
 from heygemd.work.item import ItemFolder, Prepared
@@ -20,16 +30,23 @@ class ItemMemory:
     """The memory model at one item's resolution. `threads`: of a CPU worker's encoder."""
 
     def __init__(self, prepared: Prepared, calibration: Calibration, threads: int = 1) -> None:
-        video = prepared.video
         self._prepared = prepared
         self._calibration = calibration
         self._threads = threads
-        size = bytes_per_pixel(video.pix_fmt, video.bit_depth)
-        self.picture = Picture(video.width, video.height, size, deep=video.bit_depth > 8)
+        self.picture = picture_of(prepared)
 
     def load(self, kind: str, precision: str, batch: int) -> Load:
-        variant = str(self._prepared.summary.get("variant", ""))
-        return Load(self._prepared.engine, variant, kind, precision, size_class(self.picture), batch)
+        return Load(self._prepared.engine, self.variant, kind, precision, size_class(self.picture), batch)
+
+    @property
+    def engine(self) -> str:
+        return self._prepared.engine
+
+    @property
+    def variant(self) -> str:
+        """Of the network, and which checkpoint it is."""
+        checkpoint = self._prepared.summary.get("checkpoint_id")
+        return str(self._prepared.summary.get("variant", "")) + (f"@{checkpoint}" if checkpoint else "")
 
     def formula_bytes(self, kind: str, precision: str, batch: int) -> int:
         """The engine's part, and on a CPU the pipeline's: on a GPU lies nothing else of it."""
@@ -37,7 +54,27 @@ class ItemMemory:
         return engine + (pipeline_bytes(self.picture, batch, self._threads) if kind == "cpu" else 0)
 
     def estimate(self, kind: str, precision: str, batch: int) -> Estimate:
-        return self._calibration.estimate(self.load(kind, precision, batch), self.formula_bytes(kind, precision, batch))
+        """Of the device's memory; for a CPU that is all there is. Elsewhere the host's RAM comes beside it."""
+        found = self._calibration.estimate(
+            self.load(kind, precision, batch), self.formula_bytes(kind, precision, batch)
+        )  # fmt: skip
+        if kind == "cpu":
+            return found
+        beside = self._calibration.estimate(self.load(HOST_KIND, precision, batch), host_bytes(self.picture, batch))
+        return replace(found, host_bytes=beside.reserved_bytes)
+
+
+def picture_of(prepared: Prepared) -> Picture:
+    """What the memory of the pipeline depends on. A speech longer than its clip plays it backwards too."""
+    video = prepared.video
+    backwards = prepared.options.extend == "pingpong" and prepared.num_frames > video.num_frames
+    return Picture(
+        video.width,
+        video.height,
+        bytes_per_pixel(video.pix_fmt, video.bit_depth),
+        deep=video.bit_depth > 8,
+        backward_frames=video.num_frames if backwards and not video.still else 0,
+    )
 
 
 def cpu_threads(devices: Sequence[Device]) -> int:
@@ -106,5 +143,12 @@ def with_estimates(plan: Plan, prepared: Prepared, devices: Sequence[Device], ca
         reserved = estimate.reserved_bytes
         if choice == least[choice.kind] and most.get(choice.kind):
             reserved = min(reserved, most[choice.kind])
-        updated.append(replace(choice, predicted_bytes=estimate.predicted_bytes, reserved_bytes=reserved))
+        updated.append(
+            replace(
+                choice,
+                predicted_bytes=estimate.predicted_bytes,
+                reserved_bytes=reserved,
+                host_bytes=estimate.host_bytes,
+            )
+        )
     return replace(plan, choices=monotone(updated))

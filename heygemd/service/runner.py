@@ -17,6 +17,7 @@ from heygemd.files import explained
 from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.watch import DeviceWatch
 from heygemd.service.active import ActiveItem, ActiveJob
+from heygemd.service.calibrating import Calibrating
 from heygemd.service.estimates import Estimates
 from heygemd.service.fleet import Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
@@ -77,6 +78,7 @@ class TaskRunner:
         self._fleet = Fleet(devices, host, executor, aging_seconds=aging_seconds, log=log, watch=watch)
         self._plans = Plans(journal, self._fleet, self._store, log)
         self._estimates = Estimates(self._store, cpu_threads((*devices, host)), log)
+        self._calibrating = Calibrating(self._store, cpu_threads((*devices, host)), log)
         self._running: dict[str, _Running] = {}
         self._unheard: deque[Message] = deque()
         self._tries: dict[str, list[dict[str, Any]]] = {}  # what went wrong so far, by task
@@ -106,8 +108,13 @@ class TaskRunner:
         self._store.close()
 
     def plan(self, active: ActiveJob, item: ActiveItem) -> None:
-        """Plan a prepared item, or load its plan and what of it is done."""
-        self._plans.make(active, item, self.settings.scheduler)
+        """Plan a prepared item, or load its plan and what of it is done. What is worth measuring first is measured."""
+        scheduler = self.settings.scheduler
+        item.passes = self._calibrating.before(
+            item, lambda prepared: self._plans.offers(scheduler, prepared), scheduler
+        )
+        if not item.passes:
+            self._plans.make(active, item, scheduler)
 
     # ---- starting ----
 
@@ -129,20 +136,34 @@ class TaskRunner:
                 self._fleet.tell_waiting(request, {**active.job.log_context(), "item": item.item.name})
 
     def _wanted(self, actives: Iterable[ActiveJob], now: float) -> Iterator[tuple[Request, ActiveJob, ActiveItem, str]]:
+        asked = set(self._calibrating.running)
         for active in actives:
             if active.cancelled:
                 continue
             job = active.job
             for item in active.items:
+                yield from self._passes_of(active, item, asked)
+                beside = 0 if item.plan is None else item.plan.host_bytes
                 for key, needs, order, alone, avoid in self._tasks_of(item):
                     task_id = f"{job.id}/{item.number}/{key}"
                     if task_id in self._running or now < item.not_before_seconds.get(key, 0.0):
                         continue
                     avoid |= self._died_on(task_id)
+                    since = job.created_seconds
                     request = Request(
-                        task_id, job.id, job.folder, job.priority, job.created_seconds, order, needs, alone, avoid
-                    )
+                        task_id, job.id, job.folder, job.priority, since, order, needs, alone, avoid, beside
+                    )  # fmt: skip
                     yield request, active, item, key
+
+    def _passes_of(
+        self, active: ActiveJob, item: ActiveItem, asked: set[str]
+    ) -> Iterator[tuple[Request, ActiveJob, ActiveItem, str]]:
+        """Calibration passes that the item waits for; what another item has asked for it need not ask for."""
+        here = self._fleet.scheduler.capacity.devices.values()
+        for made in item.passes if item.plan is None and not item.over else ():
+            if made.key not in asked:
+                asked.add(made.key)
+                yield made.request(active.job, item.number, here), active, item, made.key
 
     def _tasks_of(
         self, item: ActiveItem
@@ -167,7 +188,8 @@ class TaskRunner:
         avoid = frozenset[str]()
         if not self._plans.needs_host(item.plan.needs):
             avoid = self._fleet.not_for_renders(self.settings.scheduler.cpu_fallback)
-        for position, segment in enumerate(missing):
+        # More than there are slots cannot start in this round, and a film of hours has hundreds.
+        for position, segment in enumerate(missing[: len(self._running) + self._fleet.num_slots]):
             yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
 
     def _died_on(self, task_id: str) -> frozenset[str]:
@@ -183,7 +205,13 @@ class TaskRunner:
             assert item.plan is not None  # noqa: S101 - _tasks_of offers it only then
             choice = item.plan.of_kind(device.kind)[placement.step]
         kinds = self._plans.kinds(self.settings.scheduler)
-        task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings)
+        if key.startswith("calibrate:"):
+            self._fleet.start_fresh(device.name)
+            task = self._calibrating.task(task_id, key, item, device, self.settings.media)
+        else:
+            task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings)
+            if choice is not None and item.prepared is not None:
+                task.values["outside_bytes"] = self._calibrating.outside_bytes(item.prepared, choice)
         running = _Running(active, item, key, device, placement.num_bytes, choice)
         if choice is not None:
             self._journal.count_attempt(active.job.id, item.item.name, running.number)
@@ -234,6 +262,10 @@ class TaskRunner:
                 with explained(f"work folder of {active.job.name}"):
                     item.result = item.folder.load_result()
         del self._running[message.task_id]
+        if key.startswith("calibrate:"):
+            self._fleet.ended(message.task_id, alive=message.values.get("type") != WorkerDiedError.__name__)
+            self._calibrating.answered(key, running.device, message, active.job.log_context())
+            return
         if message.type == "failed":
             error = HeygemdError.from_dict(message.values)
             self._fleet.ended(message.task_id, alive=not isinstance(error, WorkerDiedError))
@@ -252,7 +284,10 @@ class TaskRunner:
                 engine=message.values["engine"],
                 duration_seconds=message.values["seconds_total"],
             )
-        elif key != "finish":
+        elif key == "finish":
+            if item.prepared is not None:
+                self._estimates.finished(item.prepared, running.device, float(message.values["seconds_total"]))
+        else:
             self._rendered(running, message.values, context)
 
     def _rendered(self, running: _Running, values: dict[str, Any], context: dict[str, Any]) -> None:
@@ -273,8 +308,8 @@ class TaskRunner:
             predicted_bytes=choice.predicted_bytes,
             measured_bytes=measured or values["peak_bytes"],
         )
-        if measured is not None and item.prepared is not None and not values.get("found"):
-            self._estimates.learn(item.prepared, choice, measured, values["num_frames"], context)
+        if item.prepared is not None and not values.get("found"):
+            self._estimates.learn(item.prepared, choice, running.device, values, context)
 
     def _failed(self, task_id: str, running: _Running, error: HeygemdError) -> None:
         active, item, key = running.active, running.item, running.key

@@ -165,6 +165,10 @@ class ItemFolder:
     def save_plan(self, plan: Plan) -> None:
         write_json(self.path / "plan.json", plan.to_dict())
 
+    @property
+    def has_plan(self) -> bool:
+        return (self.path / "plan.json").exists()
+
     def load_plan(self) -> Plan | None:
         """None while there is no plan yet."""
         try:

@@ -184,7 +184,7 @@ class Rig:
         self.door = FakeDoor()
         self.journal = FakeJournal()
         self.events: list[tuple[str, dict[str, Any]]] = []
-        scheduler = SchedulerSettings(segment_seconds=1.0, attempts=3)
+        scheduler = SchedulerSettings(segment_seconds=1.0, attempts=3, calibrate="never")
         self.dispatcher = Dispatcher(
             journal=self.journal,
             executor=self.executor,
