@@ -224,18 +224,18 @@ class VerifyError(RenderError):
     code = "HG-3003"
 
 
-class CancelledError(HeygemdError):
-    """Somebody cancelled the job."""
-
-    code = "HG-4000"
-    default_remedy = "Run `heygemd retry JOB` to start it again."
-
-
 class ProvenanceError(RenderError):
     """The finished video could not be labelled or signed as synthetic, so it was not published."""
 
     code = "HG-3004"
     default_remedy = "Run `heygemd doctor`, correct what it says of [provenance], then run `heygemd retry JOB`."
+
+
+class CancelledError(HeygemdError):
+    """Somebody cancelled the job."""
+
+    code = "HG-4000"
+    default_remedy = "Run `heygemd retry JOB` to start it again."
 
 
 def _all_errors() -> dict[str, type[HeygemdError]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -99,6 +99,39 @@ class MediaSettings(Section):
     audio_bitrate_kbps: Annotated[int, Field(ge=32, le=512, description="AAC, kilobits a second")] = 192
 
 
+class ProvenanceSettings(Section):
+    """How results say that they are synthetic; docs/provenance.md explains it."""
+
+    metadata: Annotated[
+        bool, Field(description="label every result: China's AIGC label and the IPTC digital source type")
+    ] = True
+    producer: Annotated[
+        str, Field(max_length=200, description="who makes the results: name or code for the label; empty = heygemd")
+    ] = ""
+    mark: Annotated[
+        Literal["off", "en", "zh", "both"],
+        Field(description="words in the picture's corner, in English, Chinese or both; a job may ask for it too"),
+    ] = "off"
+    certificate: Annotated[
+        str, Field(description="PEM file, own certificate first, to sign Content Credentials with; empty = unsigned")
+    ] = ""
+    private_key: Annotated[str, Field(description="PEM file of the certificate's key, readable by the service")] = ""
+    algorithm: Annotated[
+        Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"],
+        Field(description="signature algorithm, as the key allows"),
+    ] = "es256"
+    timestamp_url: Annotated[
+        str,
+        Field(max_length=2000, description="time-stamping authority (RFC 3161) asked at each signature; empty = none"),
+    ] = ""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> ProvenanceSettings:
+        if bool(self.certificate) != bool(self.private_key):
+            raise ValueError("certificate and private_key go together")
+        return self
+
+
 class EngineSettings(Section):
     """Which engine renders when a job says `auto`, and where checkpoints lie."""
 
@@ -138,39 +171,6 @@ class LogSettings(Section):
         Literal["debug", "info", "warning", "error"], Field(description="the least important lines that are written")
     ] = "info"
     format: Annotated[
-class ProvenanceSettings(Section):
-    """How results say that they are synthetic; docs/provenance.md explains it."""
-
-    metadata: Annotated[
-        bool, Field(description="label every result: China's AIGC label and the IPTC digital source type")
-    ] = True
-    producer: Annotated[
-        str, Field(max_length=200, description="who makes the results: name or code for the label; empty = heygemd")
-    ] = ""
-    mark: Annotated[
-        Literal["off", "en", "zh", "both"],
-        Field(description="words in the picture's corner, in English, Chinese or both; a job may ask for it too"),
-    ] = "off"
-    certificate: Annotated[
-        str, Field(description="PEM file, own certificate first, to sign Content Credentials with; empty = unsigned")
-    ] = ""
-    private_key: Annotated[str, Field(description="PEM file of the certificate's key, readable by the service")] = ""
-    algorithm: Annotated[
-        Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"],
-        Field(description="signature algorithm, as the key allows"),
-    ] = "es256"
-    timestamp_url: Annotated[
-        str,
-        Field(max_length=2000, description="time-stamping authority (RFC 3161) asked at each signature; empty = none"),
-    ] = ""
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> ProvenanceSettings:
-        if bool(self.certificate) != bool(self.private_key):
-            raise ValueError("certificate and private_key go together")
-        return self
-
-
         Literal["auto", "json", "console"], Field(description="auto: readable on a terminal, JSON lines elsewhere")
     ] = "auto"
     file: Annotated[str, Field(description="also write JSON lines here, rotated at 20 MB, five kept; empty = no")] = ""
