@@ -117,7 +117,8 @@ class Analyser(Protocol):
 
 
 class Renderer(Protocol):
-    """Pass 2. Not thread-safe; holds the model on its device until `close`."""
+    """Pass 2. Holds the model on its device until `close`. `box` and `render` keep nothing from call to call, and
+    several threads call `render` at once."""
 
     def box(self, index: int, source_index: int) -> Box | None:
         """The region that output frame `index` needs, inside the frame, or None: the frame passes through unchanged."""
@@ -128,6 +129,10 @@ class Renderer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+PASS_1_SIDE = 1280
+"""Enough to find faces and follow mouths. Larger clips are analysed at this size."""
 
 
 class LipSyncEngine(Protocol):
@@ -142,6 +147,10 @@ class LipSyncEngine(Protocol):
 
     def memory_bytes(self, query: MemoryQuery) -> int:
         """Predicted peak bytes on the device beyond a bare worker process, everything included."""
+        ...
+
+    def analysis_side(self, options: Options) -> int:
+        """The longest side, in pixels, of the pictures that pass 1 wants; `PASS_1_SIDE` unless it looks at none."""
         ...
 
     def analyser(

@@ -96,12 +96,28 @@ class Composer:
         mask: NDArray[np.float32],
     ) -> None:
         """Add (after - before) x mask to the planes in place. `before` is what `read` gave. `box` must be snapped."""
+        part = self._part(mask)
+        if part is None:
+            return
+        before, after, mask = before[part], after[part], mask[part]
+        box = Box(box.x0 + part[1].start, box.y0 + part[0].start, box.x0 + part[1].stop, box.y0 + part[0].stop)
         change = cv2.transform(after - before, self.to_yuv_difference) * mask[..., None]
         self._add(planes[0][box.y0 : box.y1, box.x0 : box.x1], change[..., 0])
         size = (-(-box.width // self.chroma_x), -(-box.height // self.chroma_y))
         for plane, layer in zip(planes[1:3], (change[..., 1], change[..., 2]), strict=True):
             small = np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_AREA), np.float32)
             self._add(self._chroma(plane, box), small)
+
+    def _part(self, mask: NDArray[np.float32]) -> tuple[slice, slice] | None:
+        """Where the mask is not 0, to whole chroma samples. None where it is 0 everywhere."""
+        slices = []
+        for axis, step in ((0, self.chroma_y), (1, self.chroma_x)):
+            there = np.flatnonzero(mask.any(axis=1 - axis))
+            if not len(there):
+                return None
+            last = min(mask.shape[axis], (int(there[-1]) // step + 1) * step)
+            slices.append(slice(int(there[0]) // step * step, last))
+        return slices[0], slices[1]
 
     def _chroma(
         self, plane: NDArray[np.uint8] | NDArray[np.uint16], box: Box

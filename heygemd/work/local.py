@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import CancelledError, WorkerDiedError
+from heygemd.core.memory import GROUPS_AT_ONCE
 from heygemd.core.task import Message, Task
 
 WORKER_COMMAND = (sys.executable, "-m", "heygemd.work.worker")
@@ -102,6 +103,9 @@ class LocalExecutor:
             if worker.task is None and worker.device.name == device:
                 self._kill(worker, "evicted")
 
+    def expect(self, waiting: Sequence[Mapping[str, int]]) -> None:
+        """Nothing: a machine does not grow."""
+
     def running(self) -> frozenset[str]:
         return frozenset(w.task.id for w in self._workers.values() if w.task is not None)
 
@@ -120,8 +124,10 @@ class LocalExecutor:
 
     def _spawn(self, device: Device) -> _Worker:
         environment = os.environ | {
-            "OMP_NUM_THREADS": str(device.threads),
-            "OPENBLAS_NUM_THREADS": str(device.threads),
+            # Each group that is rendered at once computes with its share: threads of one group that wait for each
+            # other would wait for the decoder and the encoder, too.
+            "OMP_NUM_THREADS": str(max(1, device.threads // GROUPS_AT_ONCE)),
+            "OPENBLAS_NUM_THREADS": str(max(1, device.threads // GROUPS_AT_ONCE)),
             "HEYGEMD_PARENT": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }

@@ -74,7 +74,8 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     clock.lap("speech")
 
     failpoint("prepare.analyse")
-    frames = analysis_frames(request.video, video, log=folder.log, limits=media)
+    side = choice.engine.analysis_side(request.options)
+    frames = analysis_frames(request.video, video, longest_side=side, log=folder.log, limits=media)
     analyser: Analyser | None = None
     for image in frames:
         if analyser is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ByteQueue(Generic[T]):
@@ -86,6 +88,23 @@ def prefetch(source: Iterator[T], *, max_bytes: int, size: Callable[[T], int], n
     finally:
         queue.drop()
         thread.join()
+
+
+def side_by_side(work: Callable[[T], R], items: Iterator[T], *, threads: int, name: str) -> Iterator[R]:
+    """`work(item)` for each item, in their order, `threads` of them at once and none further ahead."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                del item
+                if len(waiting) == threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class Sink(Generic[T]):

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import VideoInfo
+from heygemd.core.memory import GROUPS_AT_ONCE
 from heygemd.core.options import Options
-from heygemd.engines.base import Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
+from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
 
 
 class RewriteEngine:
@@ -33,7 +34,10 @@ class RewriteEngine:
         # Measured: pass 1 adds 60 to 90 MiB whatever the clip's length. In pass 2 each region of the batch has its
         # picture, the new one and a mask in float32 (28 bytes a pixel); the one being drawn has fields and copies too.
         region = query.region_pixels or query.width * query.height // 3
-        return (100 << 20) + region * (28 * query.batch + 110)
+        return (100 << 20) + region * GROUPS_AT_ONCE * (28 * query.batch + 110)
+
+    def analysis_side(self, options: Options) -> int:
+        return PASS_1_SIDE
 
     def analyser(
         self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path

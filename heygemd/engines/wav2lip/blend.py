@@ -77,16 +77,29 @@ def take(image: Image, matrix: NDArray[np.float64], size: int) -> Image:
 
 
 def put(crop: Image, matrix: NDArray[np.float64], width: int, height: int) -> tuple[Image, Image]:
-    """The crop and the region's mask in the picture's own pixels: (height, width, 3) and (height, width)."""
-    back = cv2.invertAffineTransform(matrix)
-    flags = cv2.WARP_INVERSE_MAP
-    image = cv2.warpAffine(crop, back, (width, height), flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    mask = cv2.warpAffine(
-        region_mask(crop.shape[0]),
-        back,
-        (width, height),
-        flags=flags | cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=0,
-    )
-    return np.asarray(image), np.asarray(mask)
+    """The crop and the region's mask in the picture's own pixels: (height, width, 3) and (height, width).
+
+    Where the mask is 0 the picture is not drawn.
+    """
+    mask = region_mask(crop.shape[0])
+    shown = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    sides = []
+    for axis, length in ((0, width), (1, height)):
+        low, high = (
+            matrix[axis, axis] * place + matrix[axis, 2] for place in (shown[axis][0] - 1, shown[axis][-1] + 1)
+        )
+        sides.append(slice(max(0, int(np.floor(low))), max(0, min(length, int(np.ceil(high)) + 1))))
+    across, down = sides
+    inner = matrix - np.array([[0.0, 0.0, across.start], [0.0, 0.0, down.start]])
+    size = (across.stop - across.start, down.stop - down.start)
+    image, weights = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+    if min(size) > 0:
+        back = cv2.invertAffineTransform(inner)
+        for source, target, flags, border in (
+            (crop, image, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE),
+            (mask, weights, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT),
+        ):
+            target[down, across] = cv2.warpAffine(
+                source, back, size, flags=flags | cv2.WARP_INVERSE_MAP, borderMode=border, borderValue=0
+            )
+    return image, weights

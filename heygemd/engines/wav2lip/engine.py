@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import CheckpointError, EngineUnavailableError
 from heygemd.core.options import Options
-from heygemd.engines.base import Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
+from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
 from heygemd.engines.wav2lip.container import read_shapes
 from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, preferred_precisions
 from heygemd.engines.wav2lip.variants import Variant, recognise, strip_prefix
@@ -59,6 +59,9 @@ class Wav2LipEngine:
 
     def memory_bytes(self, query: MemoryQuery) -> int:
         return predict_bytes(query)
+
+    def analysis_side(self, options: Options) -> int:
+        return PASS_1_SIDE if options.face_box is None else 64  # a given box needs no pictures, only their times
 
     def analyser(
         self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from heygemd.core.memory import GROUPS_AT_ONCE
 from heygemd.engines.base import MemoryQuery
 from heygemd.engines.wav2lip.variants import HD256, VARIANTS, Variant, variant_named
 
@@ -92,5 +93,5 @@ def predict_bytes(query: MemoryQuery) -> int:
     # torch itself; three float32 copies of the weights (the public files carry Adam's two moments, and are read whole;
     # once they are gone, oneDNN's copies in its own layout take their place). 1.2 to 1.5 times what was measured.
     # A region is at most about a third of the frame, and takes float32 picture, patch and mask: 28 bytes a pixel.
-    regions = query.batch * (query.region_pixels or query.width * query.height // 3) * 28
-    return 330 * MIB + 12 * weights + 2 * activations + regions
+    regions = GROUPS_AT_ONCE * query.batch * (query.region_pixels or query.width * query.height // 3) * 28
+    return 330 * MIB + 12 * weights + 2 * GROUPS_AT_ONCE * activations + regions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Runtime:
-    """`__call__` is a pure function of its input. One thread at a time."""
+    """`__call__` is a pure function of its input. Threads may share it: on a GPU they take turns, so that its memory
+    stays that of one batch; on the CPU each computes with the threads that OMP_NUM_THREADS gives it."""
 
     def __init__(self, checkpoint: Path, device: str, precision: str, first_row: int = 0) -> None:
         """`device`: cpu, cuda or cuda:N. `precision`: float32 or bfloat16. `first_row`: rows above it are not made.
@@ -29,6 +32,7 @@ class Runtime:
         """
         self.device = torch.device(device)
         self._first_row = first_row
+        self._turn = threading.Lock() if self.device.type == "cuda" else nullcontext()
         self._dtype = DTYPES[precision]
         net = load_generator(checkpoint)
         self.variant = net.variant
@@ -74,7 +78,7 @@ class Runtime:
             crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
         failed = False
         try:
-            with torch.inference_mode():
+            with self._turn, torch.inference_mode():
                 out = self._forward(torch.from_numpy(mel), torch.from_numpy(crops)).cpu().numpy()
         except torch.OutOfMemoryError:
             failed = True
@@ -85,10 +89,13 @@ class Runtime:
         return np.asarray(out[: batch - missing], np.float32)
 
     def _forward(self, mel: Tensor, crops: Tensor) -> Tensor:
-        face = crops.to(self.device).permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels-last already
-        hidden = face.clone(memory_format=torch.channels_last)
-        hidden[:, :, self.variant.size // 2 :] = 0.0
-        faces = torch.cat((hidden, face), dim=1).to(self._dtype, memory_format=torch.channels_last)
+        size = self.variant.size
+        face = crops.to(self.device).to(self._dtype)
+        pair = torch.empty((len(face), size, size, 6), dtype=self._dtype, device=self.device)
+        pair[..., 3:] = face
+        pair[:, : size // 2, :, :3] = face[:, : size // 2]
+        pair[:, size // 2 :, :, :3] = 0.0
+        faces = pair.permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels-last already
         mels = mel[:, None].to(self.device).to(self._dtype, memory_format=torch.channels_last)
         features: Tensor = self._net(mels, faces, self._first_row)
         out: Tensor = torch.sigmoid(self._last(features.float()))

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from heygemd.faces.shots import CutFinder
-from heygemd.faces.smooth import runs, smooth_matrices
+from heygemd.faces.smooth import _parabolas, runs, smooth_matrices
 
 
 def picture(seed: int) -> np.ndarray:
@@ -40,3 +41,11 @@ def test_smoothing_keeps_a_steady_pan_and_takes_the_tremble() -> None:
     noisy[:, :, 2] += np.random.default_rng(0).normal(0, 1.0, (n, 2))
     error = (smooth_matrices(noisy) - clean)[:, :, 2]
     assert error.std() < 0.75
+
+
+@pytest.mark.parametrize(("frames", "window"), [(5, 5), (6, 5), (7, 7), (40, 7)])
+def test_parabolas_are_those_of_savitzky_and_golay(frames: int, window: int) -> None:
+    from scipy.signal import savgol_filter
+
+    paths = np.random.default_rng(frames).normal(size=(frames, 6))
+    np.testing.assert_allclose(_parabolas(paths, window), savgol_filter(paths, window, 2, axis=0), atol=1e-12)

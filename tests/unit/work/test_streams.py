@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from heygemd.work.streams import ByteQueue, Sink, prefetch
+from heygemd.work.streams import ByteQueue, Sink, prefetch, side_by_side
 
 
 def test_prefetch_keeps_order_and_its_bound() -> None:
@@ -73,3 +73,56 @@ def test_sink_consumes_in_order_and_gives_its_error_to_the_producer() -> None:
     with pytest.raises(OSError, match="no room for 0"):
         for i in range(100):
             broken.put(i)
+
+
+def test_side_by_side_keeps_the_order_and_runs_no_more_than_it_may() -> None:
+    now, most, lock = 0, 0, threading.Lock()
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(20):
+            taken.append(i)
+            yield i
+
+    def work(item: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.002 * (item % 3))
+        with lock:
+            now -= 1
+        return item * item
+
+    results = []
+    for result in side_by_side(work, items(), threads=2, name="t"):
+        results.append(result)
+        assert len(taken) <= len(results) + 2
+    assert results == [i * i for i in range(20)]
+    assert most == 2
+
+
+def test_side_by_side_raises_what_the_work_or_the_items_raise_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+
+    def work(item: int) -> int:
+        if item == 3:
+            raise OSError("the third")
+        return item
+
+    got = []
+    with pytest.raises(OSError, match="the third"):
+        for result in side_by_side(work, iter(range(100)), threads=2, name="t"):
+            got.append(result)
+    assert got == [0, 1, 2]
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        list(side_by_side(work, items(), threads=2, name="t"))
+    stream = side_by_side(work, iter([0] * 9), threads=2, name="t")
+    assert next(stream) == 0
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
