@@ -84,6 +84,8 @@ class Worker:
             return self._prepare(task, folder)
         if task.kind == "render":
             return self._render(task, folder)
+        if task.kind == "calibrate":
+            return self._calibrate(task, folder)
         from heygemd.work.finish import finish
 
         self._drop_renderer()
@@ -136,8 +138,27 @@ class Worker:
             )
         peak.reset_peak()
         stats = self._renderer.render(segment, batch=values["batch"], report=self.report)
-        on_device = None if task.device == "cpu" else peak.peak_bytes()
+        outside = values.get("outside_bytes")
+        on_device = None if task.device == "cpu" else peak.peak_bytes(outside_bytes=outside)
         return asdict(stats) | ({} if on_device is None else {"device_peak_bytes": on_device})
+
+    def _calibrate(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
+        from heygemd.work.calibrate import Shape, calibrate
+
+        self._drop_renderer()
+        shape = task.values["shape"]
+        shape |= {"region": tuple(shape["region"]), "batches": tuple(shape["batches"])}
+        measured = calibrate(
+            Shape(**shape),
+            folder.path,
+            device=task.device,
+            precision=task.values["precision"],
+            media=MediaSettings.model_validate(task.values["media"]),
+            threads=task.threads,
+            meter=self._meter,
+            report=self.report,
+        )
+        return asdict(measured)
 
     def _drop_renderer(self) -> None:
         if self._renderer is not None:
