@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from heygemd.core.errors import EngineUnavailableError
 from heygemd.engines.base import LipSyncEngine, engine_names, load_engine
 from heygemd.work.checkpoints import best_checkpoint
 
+_SAMPLE_BYTES = 1 << 20
 EMBEDDED = "rewrite"
 """The engine that needs nothing but the installed packages."""
 
@@ -42,6 +45,18 @@ def choose_engine(wanted: str, default: str, checkpoint_dir: Path, checkpoint: P
         if engine.availability(found.path).ok:
             return EngineChoice(engine, found.path, found.reason)
     return _checked(load_engine(EMBEDDED), None, found.reason)
+
+
+def checkpoint_id(path: Path) -> str:
+    """Eight characters that tell a file from others of its kind, for what is measured of it: from its length, its
+    beginning and its end, because reading all of it would take as long as loading it."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256(str(size).encode())
+        for start in (0, max(0, size - _SAMPLE_BYTES)):
+            file.seek(start)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:8]
 
 
 def _checked(engine: LipSyncEngine, checkpoint: Path | None, reason: str) -> EngineChoice:

@@ -24,7 +24,7 @@ from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
-from heygemd.work.choose import choose_engine
+from heygemd.work.choose import checkpoint_id, choose_engine
 from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
 
 Report = Callable[[str, int, int], None]
@@ -121,7 +121,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         phones=spoken.phones,
         language=spoken.language,
         memory=memory_points(choice.engine, video, request.device_kinds, analysis),
-        summary={**analysis.summary, **motion.summary},
+        summary={**analysis.summary, **motion.summary, **_checkpoint_facts(choice.checkpoint)},
         seconds=clock.laps,
     )
     failpoint("prepare.record")
@@ -136,17 +136,23 @@ def memory_points(
     variant = str(analysis.summary.get("variant", ""))
     runs_on: tuple[str, ...] = getattr(engine, "runs_on", kinds)  # an engine may know only one kind of device
     kinds = tuple(kind for kind in kinds if kind in runs_on) or runs_on
+    region = analysis.summary.get("region") or (0, 0)
+    pixels = int(region[0] * region[1])
     return tuple(
         MemoryPoint(
             kind,
             precision,
             batch,
-            engine.memory_bytes(MemoryQuery(kind, precision, batch, video.width, video.height, variant)),
+            engine.memory_bytes(MemoryQuery(kind, precision, batch, video.width, video.height, variant, pixels)),
         )
         for kind in kinds
         for precision in engine.precisions
         for batch in BATCHES
     )
+
+
+def _checkpoint_facts(path: Path | None) -> dict[str, str]:
+    return {} if path is None else {"checkpoint_id": checkpoint_id(path)}
 
 
 def loudness(speech: Speech) -> NDArray[np.float32]:
