@@ -27,8 +27,9 @@ from heygemd.core.settings import (
     LimitSettings,
     LogSettings,
     MediaSettings,
-    ProvenanceSettings,
     MetricsSettings,
+    ProvenanceSettings,
+    RaySettings,
     RetentionSettings,
     SchedulerSettings,
     ServiceSettings,
@@ -70,6 +71,7 @@ class Settings(BaseSettings):
     inbox: InboxSettings = InboxSettings()
     limits: LimitSettings = LimitSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    ray: RaySettings = RaySettings()
     media: MediaSettings = MediaSettings()
     provenance: ProvenanceSettings = ProvenanceSettings()
     engines: EngineSettings = EngineSettings()

@@ -198,6 +198,13 @@ class CannotFitError(TryLaterError):
     default_remedy = "Give the daemon a larger device or more memory, or set `resolution_limit`."
 
 
+class NodeLostError(TryLaterError):
+    """A machine of the cluster, or the way to it, was lost while it rendered."""
+
+    code = "HG-2007"
+    default_remedy = "It is rendered again elsewhere; `ray status` shows which nodes the cluster still has."
+
+
 class RenderError(HeygemdError):
     """Rendering failed for a reason that is not the input's fault."""
 

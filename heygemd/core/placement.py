@@ -212,7 +212,8 @@ class Scheduler:
         """Of the host's RAM, for a task on that device. Never more than the host has for renders at all: what was
         admitted must stay possible."""
         host = self.capacity.devices.get(self._host)
-        if host is None or name == self._host or self.capacity.devices[name].kind == host.kind:
+        device = self.capacity.devices[name]
+        if host is None or name == self._host or device.kind == host.kind or device.node:
             return 0
         return min(request.host_bytes, host.budget_bytes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -52,6 +52,9 @@ class LimitSettings(Section):
 class SchedulerSettings(Section):
     """Devices, memory and how jobs are cut and ordered."""
 
+    executor: Annotated[
+        Literal["local", "ray"], Field(description="who renders: this machine, or the Ray cluster of [ray]")
+    ] = "local"
     devices: Annotated[
         tuple[str, ...],
         Field(description='"auto": every GPU, or the CPU where there is none; else "cpu", "cuda:0", …'),
@@ -87,6 +90,42 @@ class SchedulerSettings(Section):
     heartbeat_timeout_seconds: Annotated[
         float, Field(gt=1, description="a worker that says nothing for this long is killed and its segment tried again")
     ] = 120.0
+
+
+class RaySettings(Section):
+    """The Ray cluster that renders where scheduler.executor is "ray" (docs/scaling.md)."""
+
+    address: Annotated[
+        str,
+        Field(min_length=1, description='HOST:PORT of the head, or "auto": the cluster that this machine has joined'),
+    ] = "auto"
+    when_lost: Annotated[
+        Literal["wait", "local"], Field(description="while the cluster is away: wait for it, or render on this machine")
+    ] = "wait"
+    share: Annotated[
+        Literal["auto", "never"],
+        Field(description="auto: files travel over the share to nodes that prove to have it mounted; never: over Ray"),
+    ] = "auto"
+    share_on_nodes: Annotated[str, Field(description="where the nodes mount the share; empty = where it is here")] = ""
+    node_folder: Annotated[str, Field(min_length=1, description="work files of a node, on a local disk of it")] = (
+        "/var/tmp/heygemd"  # noqa: S108 - survives a reboot, and each node makes a folder of its own below it
+    )
+    node_cache_mib: Annotated[
+        int, Field(ge=100, description="inputs that a node keeps for its next segments; the oldest go first")
+    ] = 20_480
+    chunk_mib: Annotated[
+        int, Field(ge=1, le=64, description="size of the pieces that files travel in over Ray, four at once")
+    ] = 4
+    start_seconds: Annotated[
+        float, Field(gt=0, description="a worker that has not started on its node after this counts as lost")
+    ] = 120.0
+
+    @field_validator("address")
+    @classmethod
+    def _no_client(cls, value: str) -> str:
+        if value.startswith("ray://"):
+            raise ValueError("Ray Client (ray://) cannot follow segments; let this machine join the cluster instead")
+        return value
 
 
 class MediaSettings(Section):
@@ -196,6 +235,14 @@ class ServiceSettings(Section):
         float, Field(ge=0, description="on SIGTERM, running segments may take this long to end")
     ] = 20.0
     status_seconds: Annotated[float, Field(gt=0, description="status files are rewritten at most this often")] = 1.0
+    takeover_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="several daemons may serve one share: one works, the others stand by and take over when it has "
+            "been silent for this long; 0 = this is the only one",
+        ),
+    ] = 0.0
     notify_hosts: Annotated[
         tuple[str, ...],
         Field(description="hosts that `notify` may call; empty = none, since users of the share choose the address"),

@@ -11,7 +11,8 @@ TaskKind = Literal["prepare", "calibrate", "render", "finish"]
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work for one worker. `folder`: the item's work folder; the kind's own values are in `values`."""
+    """One piece of work for one worker. `folder`: the item's work folder; the kind's own values are in `values`;
+    `reserved_bytes`: what the caller holds for it on the device."""
 
     id: str
     kind: TaskKind
@@ -19,6 +20,7 @@ class Task:
     device: str = "cpu"
     threads: int = 1
     values: dict[str, Any] = field(default_factory=dict)
+    reserved_bytes: int = 0
 
     def to_line(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=True)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from heygemd.core.capacity import Device
 from heygemd.core.settings import SchedulerSettings
@@ -63,8 +64,37 @@ def budget_bytes(total_bytes: int, others: int, fraction: float) -> int:
     return max(0, int((total_bytes - others) * fraction))
 
 
+class Watch(Protocol):
+    """Where the fleet learns which devices there are. `elastic`: they come and go, and having none is no error;
+    `problem`: why nothing can render now, where that is known. All from the dispatcher's thread."""
+
+    elastic: bool
+
+    @property
+    def problem(self) -> str | None: ...
+
+    @property
+    def age_seconds(self) -> float: ...
+
+    @property
+    def memory(self) -> Mapping[str, MemoryNow]: ...
+
+    def moved(
+        self, reserved: Mapping[str, int], own_pids: Collection[int]
+    ) -> tuple[list[Device], dict[str, str]] | None:
+        """The devices with their budgets of now, and why others are away; None where nothing new is known."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class DeviceWatch:
     """Keeps the newest `Reading`. `start`, `moved`, `stop`; the last two from the dispatcher's thread."""
+
+    elastic = False
+    problem = None
 
     def __init__(
         self,
@@ -98,6 +128,11 @@ class DeviceWatch:
     def age_seconds(self) -> float:
         """Of the newest reading. Beyond STALE_SECONDS the driver does not answer."""
         return 0.0 if self._newest is None else self._clock() - self._newest.seconds
+
+    @property
+    def memory(self) -> Mapping[str, MemoryNow]:
+        """The newest reading, by device."""
+        return {} if self._newest is None else self._newest.memory
 
     def moved(
         self, reserved: Mapping[str, int], own_pids: Collection[int]

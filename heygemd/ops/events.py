@@ -41,6 +41,7 @@ FIELDS: dict[str, Field] = {
         Field("job_id", "heygemd.job.id", "the job's id in the journal"),
         Field("item", "heygemd.job.item", "the result within a batch"),
         Field("segment", "heygemd.segment.number", "number of the segment, from 0"),
+        Field("node", "heygemd.node", "machine of the cluster"),
         Field("device", "heygemd.device", "cpu, cuda:0, …"),
         Field("worker", "heygemd.worker.pid", "process id of the worker"),
         Field("engine", "heygemd.engine.name", "the engine that renders"),
@@ -226,6 +227,7 @@ _EVENTS = (
         "failure",
     ),
     Event("task.retried", "info", "job {job}: {stage} is tried again: {reason}", ("job", "stage", "reason"), ("rung",)),
+    Event("node.ready", "info", "node {node} can render: {reason}", ("node", "reason")),
     Event("worker.started", "info", "worker {worker} started on {device}", ("worker", "device"), ("duration_seconds",)),
     Event("worker.ended", "info", "worker {worker} ended: {reason}", ("worker", "reason"), ("exit_code",), "success"),
     Event(

@@ -14,8 +14,6 @@ import heygemd
 from heygemd.config import Settings
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import JobState
-from heygemd.gpu.devices import cpu_device, devices
-from heygemd.gpu.watch import DeviceWatch
 from heygemd.ops import systemd
 from heygemd.ops.logs import get_logger, log_event
 from heygemd.service.calls import Calls
@@ -23,7 +21,7 @@ from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.housekeeping import Housekeeping
 from heygemd.service.intake import Intake, settled
 from heygemd.service.notify import Notifier
-from heygemd.service.setup import make_calibration, make_executor, task_settings
+from heygemd.service.setup import make_calibration, make_rig, task_settings
 from heygemd.service.share_door import ShareDoor
 from heygemd.spool.drops import Scan
 from heygemd.spool.inbox import Inbox
@@ -133,18 +131,18 @@ class Daemon:
         self._log = log
         self._reload = reload
         self._calls = Calls()
-        targets = devices(settings.scheduler)
-        self._device_names = ", ".join(device.name for device in targets)
-        self._device_watch = DeviceWatch(targets, settings.scheduler)
+        rig = make_rig(settings, layout.root, log)
+        self._device_names = rig.names
+        self._device_watch = rig.watch
         calibration = make_calibration(layout.state)
         if calibration.dropped_reason is not None:
             log("library.message", reason=f"the calibration is not used: {calibration.dropped_reason}")
         self._dispatcher = Dispatcher(
             journal=journal,
-            executor=make_executor(settings, log),
+            executor=rig.executor,
             door=ShareDoor(layout, reserve_bytes=settings.service.min_free_state_bytes),
-            devices=targets,
-            host=cpu_device(settings.scheduler),
+            devices=rig.devices,
+            host=rig.host,
             settings=task_settings(settings),
             work=layout.work,
             log=log,
@@ -300,6 +298,8 @@ class Daemon:
             text = f"degraded: {self._degraded}; {text}"
         elif paused:
             text = f"paused: {paused}; {text}"
+        elif self._dispatcher.problem:
+            text = f"waiting: {self._dispatcher.problem}; {text}"
         return text
 
     # ---- the end ----

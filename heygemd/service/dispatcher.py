@@ -19,7 +19,7 @@ from heygemd.core.retry import decide
 from heygemd.failpoints import failpoint
 from heygemd.files import explained, remove_tree
 from heygemd.gpu.calibration import CalibrationStore
-from heygemd.gpu.watch import DeviceWatch
+from heygemd.gpu.watch import Watch
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
 from heygemd.service.door import Delivery, Door, InputGoneError
@@ -51,7 +51,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.time,
         status_seconds: float = 1.0,
         calibration: CalibrationStore | None = None,
-        watch: DeviceWatch | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._journal = journal
         self._door = door
@@ -133,6 +133,11 @@ class Dispatcher:
         return reason in self._pauses
 
     @property
+    def problem(self) -> str | None:
+        """Why nothing can render now, where that is known: a cluster that is away."""
+        return self._runner.problem
+
+    @property
     def idle(self) -> bool:
         return not self._queued and not self._active
 
@@ -152,7 +157,7 @@ class Dispatcher:
             for position, job in enumerate(self._order(now), start=1)
         }
         return queued | {
-            a.job.name: views.active(a, self._runner.devices_of(a), self.paused_reason, now)
+            a.job.name: views.active(a, self._runner.devices_of(a), self.paused_reason, now, self.problem)
             for a in self._active.values()
         }
 
@@ -328,9 +333,8 @@ class Dispatcher:
             key = (active.job.state, round(active.fraction, 3), self.paused_reason)
             if key != active.shown and now - active.shown_seconds >= self._status_seconds:
                 active.shown, active.shown_seconds = key, now
-                self._board.put(
-                    active.job, views.active(active, self._runner.devices_of(active), self.paused_reason, now)
-                )
+                devices = self._runner.devices_of(active)
+                self._board.put(active.job, views.active(active, devices, self.paused_reason, now, self.problem))
         # Positions change with every job that ends; a burst of thousands must not become thousands of writes a second.
         if self._queued and now - self._shown_queue_seconds >= 10 * self._status_seconds:
             self._shown_queue_seconds = now

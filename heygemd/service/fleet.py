@@ -7,7 +7,7 @@ from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.placement import Placement, Request, Scheduler
-from heygemd.gpu.watch import STALE_SECONDS, DeviceWatch
+from heygemd.gpu.watch import STALE_SECONDS, Watch
 from heygemd.work.executor import Executor
 
 _STRIKES = 3
@@ -27,7 +27,7 @@ class Fleet:
         *,
         aging_seconds: float,
         log: LogEvent,
-        watch: DeviceWatch | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._executor = executor
         self._log = log
@@ -40,6 +40,7 @@ class Fleet:
         self._aside_until: dict[str, float] = {}
         self._warm: dict[str, list[int]] = {}  # what idle workers may still hold, by device
         self._stale = False
+        self._problem: str | None = None
         self._told_waiting: set[str] = set()
         self.scheduler = Scheduler(aging_seconds=aging_seconds, host=host.name)
         self._publish()
@@ -62,8 +63,19 @@ class Fleet:
         return sum(device.slots for device in self.scheduler.capacity.devices.values())
 
     @property
+    def elastic(self) -> bool:
+        """A cluster: devices come and go, and having none means waiting."""
+        return self._watch is not None and self._watch.elastic
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can render now, where that is known."""
+        return None if self._watch is None else self._watch.problem
+
+    @property
     def has_gpu(self) -> bool:
-        return any(d.kind == "cuda" for d in self.renders)
+        """Or a cluster, which is as good a reason to leave the host alone."""
+        return any(d.kind == "cuda" or d.node for d in self.renders)
 
     def not_for_renders(self, fallback: bool) -> frozenset[str]:
         """The host is no place for renders unless it is configured, or nothing else is left and that is allowed."""
@@ -101,13 +113,15 @@ class Fleet:
         if self._watch is not None:
             moved = self._watch.moved(self._reserved(), self._executor.pids().keys())
             self._tell_stale(self._watch.age_seconds)
+            self._tell_problem(self._watch.problem)
         if moved is not None:
             self._here, problems = tuple(moved[0]), moved[1]
-            for name in sorted(problems.keys() - self._away.keys()):
-                self._log("daemon.degraded", reason=f"{name} is away: {problems[name]}")
-            for name in sorted(self._away.keys() - problems.keys()):
-                self._log("daemon.recovered", reason=f"{name} is back")
+            self._tell_away(problems)
             self._away = problems
+            if self.elastic:
+                known = {device.name: device for device in (*self._configured, *self._here)}
+                here = {device.name for device in self._here}
+                self._configured = tuple(d for name, d in known.items() if name in here or name in problems)
         if back or moved is not None:
             self._publish()
 
@@ -166,6 +180,27 @@ class Fleet:
     def _reserved(self) -> dict[str, int]:
         capacity = self.scheduler.capacity
         return {name: capacity.used_bytes(name) for name in capacity.devices}
+
+    def _tell_problem(self, problem: str | None) -> None:
+        if problem == self._problem:
+            return
+        if problem is not None:
+            self._log("daemon.degraded", reason=problem)
+        elif self._problem is not None:
+            self._log("daemon.recovered", reason="the cluster renders")
+        self._problem = problem
+
+    def _tell_away(self, problems: Mapping[str, str]) -> None:
+        """A line for each device; one line for all where many go for one reason, as a whole cluster does."""
+        gone = problems.keys() - self._away.keys()
+        for reason in sorted({problems[name] for name in gone}):
+            names = sorted(name for name in gone if problems[name] == reason)
+            what = f"{names[0]} is" if len(names) == 1 else f"{len(names)} devices ({names[0]}, …) are"
+            self._log("daemon.degraded", reason=f"{what} away: {reason}")
+        back = sorted((self._away.keys() - problems.keys()) & {device.name for device in self._here})
+        if back:
+            what = f"{back[0]} is" if len(back) == 1 else f"{len(back)} devices ({back[0]}, …) are"
+            self._log("daemon.recovered", reason=f"{what} back")
 
     def _tell_stale(self, age_seconds: float) -> None:
         stale = age_seconds > STALE_SECONDS

@@ -34,6 +34,8 @@ class Plans:
 
         Raises DiskFullError and its like where the work folder cannot be used now: that is not the item's fault.
         """
+        if self._fleet.elastic and not self._fleet.configured:
+            return  # nobody knows yet what it is to be planned for; asked again in the next round
         with explained(f"work folder of {active.job.name}"):
             self._make(active, item, scheduler)
 
@@ -87,7 +89,8 @@ class Plans:
 
     def kinds(self, scheduler: SchedulerSettings) -> tuple[str, ...]:
         """Device kinds that an item's memory must be predicted for."""
-        return tuple(sorted({device.kind for device in self.offers(scheduler)}))
+        ever = {"cpu", "cuda"} if self._fleet.elastic else set()
+        return tuple(sorted(ever | {device.kind for device in self.offers(scheduler)}))
 
     def _tell(self, active: ActiveJob, item: ActiveItem, prepared: Prepared, plan: Plan) -> None:
         self._log(

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from heygemd.core.capacity import Device
-from heygemd.core.errors import HeygemdError, OutOfMemoryError, WorkerDiedError
+from heygemd.core.errors import HeygemdError, NodeLostError, OutOfMemoryError, WorkerDiedError
 from heygemd.core.placement import Placement, Request
 from heygemd.core.plan import Choice
 from heygemd.core.retry import Decision, Rung, decide
 from heygemd.core.task import Message
 from heygemd.files import explained
 from heygemd.gpu.calibration import CalibrationStore
-from heygemd.gpu.watch import DeviceWatch
+from heygemd.gpu.watch import Watch
 from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.calibrating import Calibrating
 from heygemd.service.estimates import Estimates
@@ -42,6 +42,9 @@ class _Running:
         return int(self.key.removeprefix("render:"))
 
 
+_MOST_LOSSES = 10
+"""So often the loss of a node does not count as a try: a segment that kills its nodes must end, too."""
+_DEADLY = frozenset({WorkerDiedError.__name__, NodeLostError.__name__})
 _REASONS = {
     "retry": "trying again can help",
     "smaller": "with half the batch",
@@ -65,7 +68,7 @@ class TaskRunner:
         clock: Callable[[], float],
         pause: Callable[[str, float], None],
         calibration: CalibrationStore | None = None,
-        watch: DeviceWatch | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.settings = settings
         self._journal = journal
@@ -93,6 +96,11 @@ class TaskRunner:
 
     def works_on(self, active: ActiveJob) -> bool:
         return any(running.active is active for running in self._running.values())
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can render now, where that is known."""
+        return self._fleet.problem
 
     def devices_of(self, active: ActiveJob) -> tuple[str, ...]:
         """Names of the devices that work on the job now."""
@@ -131,6 +139,12 @@ class TaskRunner:
         finally:
             for placement in placements:  # the journal refused: nobody works with these bytes
                 self._fleet.scheduler.release(placement.request.id)
+        waiting = [
+            {kind: steps[-1] for kind, steps in request.needs.items()}
+            for request, _, _, key in tasks.values()
+            if key.startswith("render:") and request.id not in self._running
+        ]
+        self._executor.expect(waiting)
         for request, active, item, _key in tasks.values():
             if request.id not in self._running:
                 self._fleet.tell_waiting(request, {**active.job.log_context(), "item": item.item.name})
@@ -195,8 +209,12 @@ class TaskRunner:
     def _died_on(self, task_id: str) -> frozenset[str]:
         """Where its worker died before, as long as there is another place to try."""
         tries = self._tries.get(task_id, ())
-        died = frozenset(str(entry["device"]) for entry in tries if entry["type"] == WorkerDiedError.__name__)
+        died = frozenset(str(entry["device"]) for entry in tries if entry["type"] in _DEADLY)
         return died if any(d.name not in died for d in self._fleet.renders) else frozenset()
+
+    def _losses(self, task_id: str) -> int:
+        """How often a node or the cluster was lost beneath it."""
+        return sum(entry["type"] == NodeLostError.__name__ for entry in self._tries.get(task_id, ()))
 
     def _launch(self, placement: Placement, active: ActiveJob, item: ActiveItem, key: str) -> None:
         device, task_id = placement.device, placement.request.id
@@ -229,7 +247,7 @@ class TaskRunner:
                 predicted_bytes=choice.predicted_bytes,
                 frames=task.values["segment"]["stop_frame"] - task.values["segment"]["first_frame"],
             )
-        self._executor.start(task, device)
+        self._executor.start(replace(task, reserved_bytes=placement.num_bytes), device)
         self._fleet.started(placement)
 
     # ---- answers ----
@@ -268,7 +286,7 @@ class TaskRunner:
             return
         if message.type == "failed":
             error = HeygemdError.from_dict(message.values)
-            self._fleet.ended(message.task_id, alive=not isinstance(error, WorkerDiedError))
+            self._fleet.ended(message.task_id, alive=not isinstance(error, WorkerDiedError | NodeLostError))
             self._failed(message.task_id, running, error)
             return
         self._fleet.ended(message.task_id, alive=True)
@@ -317,7 +335,9 @@ class TaskRunner:
         if active.cancelled:
             return
         choice = running.choice
-        attempt, limit = item.attempts[key], self.settings.scheduler.attempts
+        if isinstance(error, NodeLostError) and self._losses(task_id) < _MOST_LOSSES:
+            item.attempts[key] -= 1  # not its fault
+        attempt, limit = max(1, item.attempts[key]), self.settings.scheduler.attempts
         decision = decide(error, attempt=attempt, max_attempts=limit, rung=self._rung(running))
         where = {"segment": running.number} if choice is not None else {"stage": key}
         context = {

@@ -28,9 +28,14 @@ def queued(job: Job, position: int, paused_reason: str | None, now: float) -> di
     return _view(job, job.state, now, percent=0, position=position, reason=reason, next_action="it starts by itself")
 
 
-def active(active: ActiveJob, devices: Sequence[str], paused_reason: str | None, now: float) -> dict[str, Any]:
+def active(
+    active: ActiveJob, devices: Sequence[str], paused_reason: str | None, now: float, problem: str | None = None
+) -> dict[str, Any]:
+    """`problem`: why nothing can render now."""
     job = active.job
     reason = f"the queue is paused: {paused_reason}" if paused_reason else _REASONS.get(job.state, "")
+    if problem and not paused_reason and not devices and job.state in (JobState.PREPARING, JobState.RENDERING):
+        reason = f"it waits: {problem}"
     eta = active.eta_seconds(now)
     frames = sum(item.prepared.num_frames for item in active.items if item.prepared is not None)
     return _view(

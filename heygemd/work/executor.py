@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from heygemd.core.capacity import Device
@@ -34,6 +34,11 @@ class Executor(Protocol):
 
     def pids(self) -> Mapping[int, str]:
         """Process id → device, of every worker on this machine."""
+        ...
+
+    def expect(self, waiting: Sequence[Mapping[str, int]]) -> None:
+        """What waits beside what runs: for each task, by device kind, the least bytes it needs. A hint for executors
+        that can grow; the others ignore it."""
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from heygemd.core.placement import Device
 from heygemd.core.task import Message, Task
 from heygemd.work.executor import Executor
 from heygemd.work.local import LocalExecutor
+from tests.cluster import Cluster
 
 CPU = Device("cpu", "cpu", 10**9, 10**9, slots=4, threads=1)
 
@@ -47,14 +48,26 @@ for line in sys.stdin:
 Make = Callable[..., Executor]
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(nodes=2) as started:
+        yield started
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(SCRIPT))
     made: list[Executor] = []
 
     def build(**options: object) -> Executor:
-        executor = LocalExecutor(command=(sys.executable, str(script)), **options)  # type: ignore[arg-type]
+        command = (sys.executable, str(script))
+        executor: Executor
+        if request.param == "local":
+            executor = LocalExecutor(command=command, **options)  # type: ignore[arg-type]
+        else:
+            started: Cluster = request.getfixturevalue("cluster")
+            executor = started.executor(tmp_path, command=command, **options)
         made.append(executor)
         return executor
 

@@ -86,6 +86,8 @@ class FakeExecutor:
 
     def evict(self, device: str) -> None: ...
 
+    def expect(self, waiting: Sequence[Mapping[str, int]]) -> None: ...
+
     def pids(self) -> Mapping[int, str]:
         return {}
 

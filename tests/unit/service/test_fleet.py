@@ -26,6 +26,9 @@ class Executor(FakeExecutor):
 class Watch:
     """Gives what it is told to give."""
 
+    elastic = False
+    problem = None
+
     def __init__(self) -> None:
         self.next: tuple[list[Device], dict[str, str]] | None = None
         self.age_seconds = 0.0
