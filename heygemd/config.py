@@ -33,6 +33,7 @@ from heygemd.core.settings import (
     RetentionSettings,
     SchedulerSettings,
     ServiceSettings,
+    WebSettings,
 )
 
 DEFAULT_FILE = Path("/etc/heygemd/heygemd.toml")
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     service: ServiceSettings = ServiceSettings()
+    web: WebSettings = WebSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -249,3 +249,48 @@ class ServiceSettings(Section):
     ] = ()
     min_free_state_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
     min_free_share_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
+
+
+class WebSettings(Section):
+    """The web page (`heygemd web`, docs/web.md). The daemon reads none of it."""
+
+    host: Annotated[str, Field(description="address to listen on; 0.0.0.0 = every one, then use auth and a proxy")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 = any free one")] = 7860
+    root_path: Annotated[
+        str,
+        Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="path behind a proxy, such as /video; empty = none"),
+    ] = ""
+    auth: Annotated[
+        Literal["none", "basic", "proxy"],
+        Field(description="none: each browser is a guest of its own; basic: names and passwords; proxy: its header"),
+    ] = "none"
+    users_file: Annotated[
+        str,
+        Field(description="names and hashed passwords for basic (`heygemd web --add-user`); empty = STATE/web/users"),
+    ] = ""
+    user_header: Annotated[str, Field(min_length=1, description="header in which the proxy names the user")] = (
+        "X-Remote-User"
+    )
+    proxies: Annotated[
+        tuple[str, ...], Field(description="addresses of proxies that are believed: user, original host and scheme")
+    ] = ("127.0.0.1", "::1")
+    admins: Annotated[tuple[str, ...], Field(description="users who see the operators' page; guests never do")] = ()
+    max_upload_bytes: Annotated[int, Field(ge=1000, description="largest file that is taken")] = 20 * 10**9
+    max_user_bytes: Annotated[int, Field(ge=1000, description="all files that one user keeps here")] = 100 * 10**9
+    max_user_files: Annotated[int, Field(ge=2, description="files that one user keeps here, unfinished ones too")] = (
+        1000
+    )
+    max_user_jobs: Annotated[int, Field(ge=1, description="jobs of one user that may wait or run at once")] = 100
+    max_sessions: Annotated[int, Field(ge=1, description="users and guests that keep files here at once")] = 1000
+    upload_days: Annotated[float, Field(gt=0, description="uploaded files are kept this long after their last use")] = (
+        7.0
+    )
+    chunk_bytes: Annotated[
+        int, Field(ge=65536, description="browsers send pieces of this size; a proxy must let them through")
+    ] = 8_000_000
+    link_hours: Annotated[float, Field(gt=0, description="a link to a result works this long")] = 168.0
+    estimate_timeout_seconds: Annotated[
+        float, Field(ge=0, description="an estimate may look at the files this long; 0 = no estimates")
+    ] = 90.0

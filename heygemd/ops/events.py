@@ -285,6 +285,15 @@ _EVENTS = (
         "failure",
     ),
     Event("metrics.failed", "warning", "metrics could not be written: {error}", ("error",), ("path",), "failure"),
+    # the web page
+    Event("web.started", "info", "the web page answers at {url}", ("url",)),
+    Event("web.stopped", "info", "the web page has stopped"),
+    Event("web.uploaded", "info", "{who} uploaded {path}", ("who", "path"), ("num_bytes",), "success"),
+    Event("web.submitted", "info", "{who} submitted job {job}", ("who", "job"), (), "success"),
+    Event("web.refused", "warning", "refused to {who}: {reason}", ("who", "reason"), ("path",), "failure"),
+    Event("web.swept", "info", "{count} old uploads removed", ("count",), (), "success"),
+    Event("web.sweep_failed", "warning", "old uploads could not be removed: {error}", ("error",), (), "failure"),
+    Event("web.failed", "error", "the web page failed: {error}", ("error",), ("path",), "failure"),
     # what libraries say, through the standard library's logging
     Event("library.message", "warning", "{reason}", ("reason",), ("error",)),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Collection
 from functools import partial
@@ -18,6 +19,8 @@ from heygemd.spool.layout import Layout
 from heygemd.spool.names import cut_bytes, fold, safe_name, unique_name
 
 _MAX_NAME_BYTES = 80
+_CLONE_BYTES = 1 << 30
+_CANNOT_CLONE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EIO, errno.ETXTBSY}
 
 
 def put(
@@ -31,15 +34,15 @@ def put(
     priority: int = 0,
     options: dict[str, Any] | None = None,
     taken: Collection[str] | None = None,
-    link: bool = False,
+    clone: bool = False,
     on_fraction: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[str, list[Path]]:
     """Bring a job into the inbox so that no scan can see half of it; its name and the files.
 
     The two files get stems that do not pair (`x.video.mp4`, `x.audio.wav`): before the manifest says what they are,
-    they are nobody's job. `taken`: folded names that the job must not have (default: `taken_names`). `link`: the
-    sources are complete, nobody writes to them any more, and they may lie on the share itself: they are linked where
-    the filesystem can, and copied with their checksum where it cannot. Raises HeygemdError.
+    they are nobody's job. `taken`: folded names that the job must not have (default: `taken_names`). `clone`: the
+    sources lie on the share itself: the filesystem copies them, and only where it cannot they are read and copied here
+    with their checksum. Raises HeygemdError.
     """
     try:
         target = layout.inbox / check_relative(folder) if folder else layout.inbox
@@ -65,7 +68,7 @@ def put(
             for role, source in sources.items():
                 final = target / f"{job}.{role}{source.suffix.lower()}"
                 temps[final] = temp_name(final)
-                if not (link and _linked(source, temps[final])):
+                if not (clone and _cloned(source, temps[final])):
                     with open_regular(source.resolve()) as file:
                         report = partial(_report, on_fraction, done, total)
                         sums[final.name] = copy_hashed(file, temps[final], on_bytes=report)
@@ -88,11 +91,26 @@ def put(
     return job, [*temps, path]
 
 
-def _linked(source: Path, target: Path) -> bool:
-    """Give a plain file a second name; False where the filesystem has none to give."""
-    with contextlib.suppress(OSError):
-        os.link(source, target, follow_symlinks=False)
-        return True
+def _cloned(source: Path, target: Path) -> bool:
+    """Copy by the filesystem itself: shared blocks on XFS and Btrfs, on the server for NFS and SMB. Durable.
+
+    False where it cannot; nothing is left then.
+    """
+    with open_regular(source) as file, target.open("xb") as out:
+        try:
+            done, size = 0, os.fstat(file.fileno()).st_size
+            while done < size:
+                count = os.copy_file_range(file.fileno(), out.fileno(), min(size - done, _CLONE_BYTES))
+                if count == 0:
+                    break
+                done += count
+            os.fsync(out.fileno())
+            if done == size:
+                return True
+        except OSError as error:
+            if error.errno not in _CANNOT_CLONE:
+                raise
+    target.unlink()
     return False
 
 

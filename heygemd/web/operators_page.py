@@ -1,0 +1,86 @@
+"""The operators' page in Gradio's words. What it shows and does is heygemd.web.operators.Desk's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from heygemd.core.errors import HeygemdError
+
+if TYPE_CHECKING:
+    from heygemd.web.operators import Desk
+
+_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif")
+_MONO = ("ui-monospace", "Cascadia Code", "Noto Sans Mono", "monospace")
+
+
+def theme() -> Any:
+    """Gradio's own without its web fonts: nothing is fetched from elsewhere."""
+    return gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=list(_FONTS), font_mono=list(_MONO))
+
+
+def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float) -> gr.Blocks:
+    t = desk.t
+    with gr.Blocks(title=t("title"), analytics_enabled=False, fill_width=True) as page:
+        with gr.Row(equal_height=True):
+            gr.Markdown(f"# {t('title')}\n[{t('back')}]({home})")
+            with gr.Row():
+                pause = gr.Button(t("pause"), variant="secondary")
+                resume = gr.Button(t("resume"), variant="primary")
+        headline = gr.Markdown("", elem_id="headline")
+        said = gr.Markdown("", elem_id="said")
+        with gr.Tab(t("tab_now")):
+            gr.Markdown(f"### {t('devices')}")
+            devices = _table([t("device"), t("memory"), t("works_on")], "devices")
+            gr.Markdown(f"### {t('queue')}")
+            columns = ("job", "state", "percent", "left", "position", "priority", "folder")
+            queue = _table([t(column) for column in columns], "queue")
+            with gr.Row():
+                job = gr.Textbox(label=t("job"), placeholder=t("job_hint"), max_lines=1, scale=3)
+                retry = gr.Button(t("retry"))
+                cancel = gr.Button(t("cancel"), variant="stop")
+        with gr.Tab(t("tab_failures")):
+            columns = ("when", "job", "what", "remedy", "code")
+            failures = _table([t(column) for column in columns], "failures")
+        with gr.Tab(t("tab_log")):
+            with gr.Row():
+                only = gr.Textbox(label=t("log_job"), placeholder=t("log_job_hint"), max_lines=1)
+                level = gr.Dropdown(list(levels), value="info", label=t("log_level"))
+            log = gr.Textbox(
+                label=t("tab_log"), lines=20, max_lines=20, autoscroll=True, interactive=False, elem_id="log"
+            )
+        with gr.Tab(t("tab_retention")) as retention_tab:
+            plan = gr.Dataframe(
+                headers=[t("folder"), t("size"), t("why")], interactive=False, wrap=True, elem_id="retention"
+            )
+            sure = gr.Checkbox(label=t("clean_sure"), value=False)
+            clean = gr.Button(t("clean"), variant="stop", interactive=False)
+
+        def now(job_filter: str, least: str) -> tuple[Any, ...]:
+            try:
+                return desk.headline(), desk.devices(), desk.queue(), desk.failures(), desk.log(job_filter, least)
+            except HeygemdError as error:  # the share is away: say so, and try again with the next tick
+                return f"**{desk.words(error)}**", [], [], [], desk.log(job_filter, least)
+
+        shown = [headline, devices, queue, failures, log]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        timer = gr.Timer(tick_seconds)
+        gr.on(
+            [timer.tick, only.change, level.change, page.load], now, [only, level], shown, **quiet, trigger_mode="once"
+        )
+        pause.click(lambda: desk.ask("pause"), None, said, **quiet)
+        resume.click(lambda: desk.ask("resume"), None, said, **quiet)
+        retry.click(lambda name: desk.ask("retry", name) if name else t("job_hint"), job, said, **quiet)
+        cancel.click(lambda name: desk.ask("cancel", name) if name else t("job_hint"), job, said, **quiet)
+        retention_tab.select(lambda: desk.retention()[0], None, plan, **quiet)
+        sure.change(lambda yes: gr.Button(interactive=yes), sure, clean, **quiet)
+        done = clean.click(desk.clean, None, said, **quiet)
+        done.then(lambda: (desk.retention()[0], False), None, [plan, sure], **quiet)
+    assert isinstance(page, gr.Blocks)  # noqa: S101 - `with` loses the type
+    return page
+
+
+def _table(headers: list[str], name: str) -> gr.Dataframe:
+    return gr.Dataframe(headers=headers, interactive=False, wrap=True, elem_id=name, show_search="none")

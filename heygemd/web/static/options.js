@@ -1,0 +1,62 @@
+// The options of a job, folded away: every one has a sane default, and only what was changed is sent.
+
+import { h, newId, t, has } from "./dom.js";
+
+const LANGUAGES = ["en-us", "en-gb", "cmn", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "ja", "ko", "ar", "hi", "tr"];
+
+export class Options {
+  constructor(me, onchange) {
+    this.onchange = onchange;
+    this.fields = {};
+    this.clicked = null;
+    const rows = [
+      this.#choice("quality", me.qualities, "high"),
+      this.#choice("engine", me.engines, "auto"),
+      this.#choice("face", ["largest", "leftmost", "rightmost"], "largest"),
+      this.#choice("extend", ["pingpong", "loop", "freeze"], "pingpong"),
+      this.#choice("tail", ["trim", "keep"], "trim"),
+      this.#choice("silence", ["rest", "follow"], "rest"),
+      this.#choice("language", ["", ...LANGUAGES], "", t("options.guess")),
+      this.#choice("resolution_limit", ["", "3840", "1920", "1280", "960", "640"], "", t("options.none")),
+      this.#number("sync_offset_seconds", { min: -2, max: 2, step: 0.02, value: 0 }),
+    ];
+    this.element = h("details.options", {}, h("summary", {}, t("options.title")), h("div.grid", {}, rows));
+  }
+
+  #row(name, field) {
+    this.fields[name] = { field, initial: field.value };
+    field.addEventListener("change", () => this.onchange());
+    return h("div", {}, h("label", { for: field.id }, t(`options.${name}`)), field);
+  }
+
+  #choice(name, values, initial, emptyWords) {
+    const field = h(
+      "select",
+      { id: newId(name), name },
+      values.map((value) => h("option", { value, selected: value === initial }, value === "" ? emptyWords : has(`value.${value}`) ? t(`value.${value}`) : value)),
+    );
+    return this.#row(name, field);
+  }
+
+  #number(name, { min, max, step, value }) {
+    return this.#row(name, h("input", { id: newId(name), name, type: "number", min: String(min), max: String(max), step: String(step), value: String(value) }));
+  }
+
+  // A click on a face: shows in the list of faces too. null: back to the default.
+  face(value) {
+    const { field } = this.fields.face;
+    field.querySelector("option[data-clicked]")?.remove();
+    if (value?.includes(",")) field.append(h("option", { value, "data-clicked": "" }, t("value.clicked")));
+    field.value = value ?? "largest";
+    this.onchange();
+  }
+
+  get value() {
+    const changed = {};
+    for (const [name, { field, initial }] of Object.entries(this.fields)) {
+      if (field.value === initial || field.value === "") continue;
+      changed[name] = name === "sync_offset_seconds" || name === "resolution_limit" ? Number(field.value) : field.value;
+    }
+    return changed;
+  }
+}
