@@ -149,6 +149,11 @@ class LipSyncEngine(Protocol):
         """Predicted peak bytes on the device beyond a bare worker process, everything included."""
         ...
 
+    def import_ahead(self) -> None:
+        """Load the libraries that `renderer` needs; called on a thread of its own while pass 1 waits for the decoder,
+        in workers that will render too."""
+        ...
+
     def analysis_side(self, options: Options) -> int:
         """The longest side, in pixels, of the pictures that pass 1 wants; `PASS_1_SIDE` unless it looks at none."""
         ...

@@ -211,7 +211,8 @@ def _pick(
     seek_seconds: float | None = None,
 ) -> list[NDArray[np.uint8]]:
     """The frames with these numbers (counted from the place sought), each (height, width, 3) uint8 BGR."""
-    options = input_options(video) | {"threads": limits.decoder_threads}
+    # Thumbnails: what the loop filter would smooth is not seen in them, and it is a third of the work.
+    options = input_options(video) | {"threads": limits.decoder_threads, "skip_loop_filter": "all"}
     if seek_seconds is not None:
         # the key frame before is near enough for a thumbnail, and needs no decoding up to the place
         options |= {"ss": f"{seek_seconds:.6f}", "noaccurate_seek": None}

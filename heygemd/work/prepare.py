@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     video = probe_video(request.video, limits=media, log=folder.log)
     video = scaled(video, request.options.resolution_limit)
     choice = choose_engine(request.options.engine, request.default_engine, request.checkpoint_dir, request.checkpoint)
+    if request.device_kinds == ("cpu",):
+        threading.Thread(target=choice.engine.import_ahead, name="import", daemon=True).start()
     clock.lap("probe")
 
     report("speech", 0, 1)

@@ -36,6 +36,9 @@ class RewriteEngine:
         region = query.region_pixels or query.width * query.height // 3
         return (100 << 20) + region * GROUPS_AT_ONCE * (28 * query.batch + 110)
 
+    def import_ahead(self) -> None:
+        """Nothing: pass 1 needs the same libraries."""
+
     def analysis_side(self, options: Options) -> int:
         return PASS_1_SIDE
 

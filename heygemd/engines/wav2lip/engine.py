@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +61,9 @@ class Wav2LipEngine:
     def memory_bytes(self, query: MemoryQuery) -> int:
         return predict_bytes(query)
 
+    def import_ahead(self) -> None:
+        import_module("heygemd.engines.wav2lip.runtime")  # torch takes longer to load than to set up
+
     def analysis_side(self, options: Options) -> int:
         return PASS_1_SIDE if options.face_box is None else 64  # a given box needs no pictures, only their times
 
@@ -106,7 +110,7 @@ class Wav2LipEngine:
     def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
         from heygemd.engines.wav2lip.stand_in import stand_in
 
-        return stand_in(video, region, num_frames)
+        return stand_in(video, region, num_frames, "" if self._variant is None else self._variant.name)
 
     def renderer(
         self,
