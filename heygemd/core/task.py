@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-TaskKind = Literal["prepare", "calibrate", "render", "finish"]
+TaskKind = Literal["hello", "prepare", "calibrate", "render", "finish"]
 
 
 @dataclass(frozen=True)

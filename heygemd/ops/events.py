@@ -93,6 +93,14 @@ _EVENTS = (
     Event("daemon.stopping", "info", "stopping: {reason}", ("reason",), ("signal", "running")),
     Event("daemon.stopped", "info", "stopped", (), ("duration_seconds", "queued", "running", "exit_code", "reason")),
     Event("daemon.failed", "error", "cannot go on: {error}", ("error",), (), "failure"),
+    Event(
+        "watchdog.starved",
+        "error",
+        "no worker has said a word for {duration_seconds} s: the watchdog is fed no more",
+        ("duration_seconds",),
+        (),
+        "failure",
+    ),
     Event("config.reloaded", "info", "configuration reloaded", (), ("keys", "path"), "success"),
     Event(
         "config.refused",
@@ -160,7 +168,7 @@ _EVENTS = (
     ),
     Event(
         "job.published",
-        "info",
+        "debug",
         "job {job}: result in {path}",
         ("job", "path"),
         ("num_bytes", "count", "duration_seconds"),

@@ -84,6 +84,10 @@ class Figures:
         """Set a gauge."""
         self._at(name, **labels).set(value)
 
+    def follow(self, name: str, value: Callable[[], float]) -> None:
+        """Let a gauge ask whenever somebody looks: what must be true even while the loop stands still."""
+        self._at(name).set_function(value)
+
     def hear(self, action: str, fields: Fields) -> None:
         """Take in one event: its name and all its fields, bound ones included."""
         self._count("heygemd_events_total", action=action, level=EVENTS[action].level)

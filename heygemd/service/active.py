@@ -68,6 +68,7 @@ class ActiveJob:
     error: HeygemdError | None = None  # of the job as a whole: refused at the door, cancelled, not to be staged
     cancelled: bool = False
     busy: bool = False  # a pool thread stages or delivers it
+    busy_since_seconds: float = 0.0
     not_before_seconds: float = 0.0
     attempts: int = 0
     shown_seconds: float = 0.0

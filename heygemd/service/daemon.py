@@ -15,14 +15,17 @@ from heygemd.config import Settings
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import JobState
 from heygemd.ops import systemd
+from heygemd.ops.exposition import Figures, exposed
 from heygemd.ops.logs import get_logger, log_event
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.housekeeping import Housekeeping
 from heygemd.service.intake import Intake, settled
 from heygemd.service.notify import Notifier
+from heygemd.service.pulse import Watchdog
 from heygemd.service.setup import make_calibration, make_rig, task_settings
 from heygemd.service.share_door import ShareDoor
+from heygemd.service.telemetry import Telemetry
 from heygemd.spool.drops import Scan
 from heygemd.spool.inbox import Inbox
 from heygemd.spool.journal import Journal
@@ -33,6 +36,7 @@ from heygemd.spool.watch import Watch
 
 _SHARE_RETRY_SECONDS = 5.0
 _REQUESTS_SECONDS = 0.5
+_FIXED = ("root", "state", "metrics")  # settings that take a restart
 _PAUSE_FILE = "a PAUSE file lies on the share"
 
 Reload = Callable[[], Settings]
@@ -45,13 +49,16 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
     log = partial(log_event, get_logger())
     layout = Layout(settings.root.absolute(), settings.state.absolute())
     started = time.monotonic()
-    log("daemon.started", version=heygemd.__version__, root=str(layout.root), state=str(layout.state))
     stop = _Signals()
-    with stop.caught():
-        if not _reach_share(layout, stop, log, once):
+    watchdog = Watchdog(log)
+    with stop.caught(), exposed(settings.metrics, log) as figures:
+        log("daemon.started", version=heygemd.__version__, root=str(layout.root), state=str(layout.state))
+        figures.follow("heygemd_watchdog_ping_timestamp_seconds", lambda: watchdog.fed_seconds)
+        figures.set("heygemd_degraded", 1)
+        if not _reach_share(layout, stop, log, once, watchdog):
             return ShareAwayError.exit_code
         with daemon_lock(layout.lock), Journal(layout.journal) as journal:
-            daemon = Daemon(settings, layout, journal, stop, log, reload)
+            daemon = Daemon(settings, layout, journal, stop, log, reload, watchdog, figures)
             try:
                 code = daemon.run(once)
             finally:
@@ -90,7 +97,7 @@ class _Signals:
         self.woken.set()
 
 
-def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once: bool) -> bool:
+def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once: bool, watchdog: Watchdog) -> bool:
     """Wait until the share is there. A share outage is a state, not an exit; only `--once` gives up."""
     degraded = False
     while stop.reason is None:
@@ -103,7 +110,7 @@ def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once:
                 degraded = True
             if once:
                 return False
-            systemd.watchdog_ping()
+            watchdog.feed(0.0, 0.0)
             stop.woken.wait(_SHARE_RETRY_SECONDS)
         else:
             if degraded:
@@ -123,6 +130,8 @@ class Daemon:
         stop: _Signals,
         log: Callable[..., None],
         reload: Reload | None,
+        watchdog: Watchdog,
+        figures: Figures,
     ) -> None:
         self._settings = settings
         self._layout = layout
@@ -130,6 +139,7 @@ class Daemon:
         self._stop = stop
         self._log = log
         self._reload = reload
+        self._watchdog = watchdog
         self._calls = Calls()
         rig = make_rig(settings, layout.root, log)
         self._device_names = rig.names
@@ -154,6 +164,7 @@ class Daemon:
         self._notifier = Notifier(settings.service.notify_hosts, log)
         self._housekeeping = Housekeeping(settings, layout, journal, self._calls, log)
         self._inbox = Inbox(layout, settings.inbox, settings.limits)
+        self._telemetry = Telemetry(figures, layout, self._calls)
         self._hint = threading.Event()
         self._watch = Watch(layout.inbox, self._hint.set, wanted=settings.inbox.watch)
         self._next_scan_seconds = 0.0  # monotonic
@@ -164,12 +175,14 @@ class Daemon:
         self._degraded: str | None = None
         self._failed_jobs = 0
         self._ready = False
+        self._greets = True
 
     def run(self, once: bool) -> int:
+        self._greets = not once  # nobody waits to hear that it is ready
         unfinished = self._intake.resume()
         sweep_work(self._layout, unfinished)
         if self._journal.setting("paused"):
-            self._dispatcher.pause("`heygemd pause` was called")
+            self._dispatcher.pause("`heygemd pause` was called", cause="operator")
         self._device_watch.start()
         self._housekeeping.begin()
         self._watch.start()
@@ -191,8 +204,9 @@ class Daemon:
         try:
             self._step()
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
-            self._dispatcher.pause(error.message, for_seconds=_SHARE_RETRY_SECONDS)
-        systemd.watchdog_ping()
+            self._dispatcher.pause_for(error, _SHARE_RETRY_SECONDS)
+        timeout_seconds = self._settings.scheduler.heartbeat_timeout_seconds
+        self._watchdog.feed(self._dispatcher.pulse.silent_seconds, timeout_seconds)
         systemd.status(self._status())
 
     def _step(self) -> None:
@@ -205,6 +219,8 @@ class Daemon:
             self._next_requests_seconds = now + _REQUESTS_SECONDS
             self._intake.serve_requests()
             self._housekeeping.step(now, self._dispatcher)
+            self._become_ready()
+            self._tell_figures(now)
             if self._watch.check():
                 self._log("watch.restarted", path=str(self._layout.inbox), reason="its thread had died")
         if self._stop.reload:
@@ -245,7 +261,7 @@ class Daemon:
             duration_seconds=scan.duration_seconds,
         )
         if scan.paused:
-            self._dispatcher.pause(_PAUSE_FILE)
+            self._dispatcher.pause(_PAUSE_FILE, cause="file")
         else:
             self._dispatcher.resume(_PAUSE_FILE)
         self._intake.take(scan)
@@ -253,10 +269,24 @@ class Daemon:
             # Something settles: look again as soon as it can be complete, not only at the next full scan.
             soon = max(0.2, self._settings.inbox.settle_seconds / max(1, self._settings.inbox.settle_scans))
             self._next_scan_seconds = min(self._next_scan_seconds, time.monotonic() + soon)
-        if not self._ready:
+
+    def _become_ready(self) -> None:
+        """READY once the inbox was seen and a worker answers."""
+        answers = not self._greets or self._dispatcher.pulse.answers()
+        if not self._ready and answers and self._last_scan is not None:
             self._ready = True
             self._log("daemon.ready", devices=self._device_names, queued=self._dispatcher.counts["queued"])
             systemd.ready()
+
+    def _tell_figures(self, now: float) -> None:
+        self._telemetry.step(
+            now,
+            self._dispatcher,
+            ready=self._ready,
+            degraded=self._degraded is not None,
+            scanned_seconds=self._last_scan.at_seconds if self._last_scan is not None else None,
+            room=self._housekeeping.room,
+        )
 
     def _degrade(self, error: HeygemdError | None) -> None:
         reason = error.message if error is not None else "the inbox could not be scanned"
@@ -264,7 +294,7 @@ class Daemon:
             self._degraded = reason
             self._log("daemon.degraded", reason=reason, error=error)
         if isinstance(error, ShareAwayError):
-            self._dispatcher.pause(reason, for_seconds=2 * self._settings.inbox.scan_seconds)
+            self._dispatcher.pause(reason, cause="share", for_seconds=2 * self._settings.inbox.scan_seconds)
 
     def _recover(self) -> None:
         if self._degraded is not None:
@@ -281,8 +311,8 @@ class Daemon:
             self._log("config.refused", error=error, path=error.path)
         else:
             changed = _changed_keys(self._settings, new)
-            kept = [key for key in changed if key.split(".")[0] in ("root", "state")]
-            self._settings = new.model_copy(update={"root": self._settings.root, "state": self._settings.state})
+            kept = [key for key in changed if key.split(".")[0] in _FIXED]
+            self._settings = new.model_copy(update={name: getattr(self._settings, name) for name in _FIXED})
             self._inbox.configure(new.inbox, new.limits)
             self._dispatcher.settings = task_settings(new)
             self._housekeeping.settings = self._settings
@@ -328,7 +358,7 @@ class Daemon:
         systemd.extend_timeout(self._settings.service.drain_seconds + 5)
         while self._dispatcher.counts["tasks"] and time.monotonic() < until:
             self._dispatcher.step()
-            systemd.watchdog_ping()
+            self._watchdog.feed(0.0, 0.0)  # bounded by drain_seconds
 
 
 def _changed_keys(old: Settings, new: Settings) -> list[str]:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import Job, JobState
@@ -23,12 +23,16 @@ from heygemd.gpu.watch import Watch
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
 from heygemd.service.door import Delivery, Door, InputGoneError
-from heygemd.service.fleet import LogEvent
+from heygemd.service.fleet import DeviceUse, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.pool import Answer, Board, SharePool
+from heygemd.service.pulse import Pulse
 from heygemd.service.runner import TaskRunner
 from heygemd.service.tasks import TaskSettings
 from heygemd.work.executor import Executor
+
+Cause = Literal["operator", "file", "disk", "share", "input"]
+"""Why the queue is paused, in one word."""
 
 _POLL_SECONDS = 0.2
 _PAUSE_SECONDS = 5.0
@@ -67,7 +71,7 @@ class Dispatcher:
             settings=settings,
             log=log,
             clock=clock,
-            pause=lambda reason, seconds: self.pause(reason, for_seconds=seconds),
+            pause=self.pause_for,
             calibration=calibration,
             watch=watch,
         )
@@ -78,6 +82,7 @@ class Dispatcher:
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
         self._shown_queue_seconds = 0.0
+        self._causes: dict[str, Cause] = {}  # of pauses, by reason
         self._pauses: dict[str, float] = {}  # reason → when it is looked at again
         self.draining = False
         self.ended: list[Job] = []  # jobs that are over; the caller takes them
@@ -109,19 +114,25 @@ class Dispatcher:
         self._runner.cancel(active)
         return True
 
-    def pause(self, reason: str, *, for_seconds: float | None = None) -> None:
+    def pause(self, reason: str, *, cause: Cause = "operator", for_seconds: float | None = None) -> None:
         """Start nothing new. With `for_seconds` it goes on by itself to see whether the cause has gone.
 
         Reasons stand side by side: a disk that has room again does not end the pause that somebody asked for.
         """
         if reason not in self._pauses:
+            self._causes[reason] = cause
             self._log("queue.paused", reason=reason)
         self._pauses[reason] = float("inf") if for_seconds is None else self._clock() + for_seconds
+
+    def pause_for(self, error: HeygemdError, seconds: float) -> None:
+        """The machine refuses: start nothing new, and see again after a while."""
+        cause: Cause = "share" if isinstance(error, ShareAwayError) else "input"
+        self.pause(error.message, cause="disk" if isinstance(error, DiskFullError) else cause, for_seconds=seconds)
 
     def resume(self, reason: str | None = None) -> None:
         """Let one reason go, or all of them."""
         for gone in [known for known in self._pauses if reason in (None, known)]:
-            del self._pauses[gone]
+            del self._pauses[gone], self._causes[gone]
             self._log("queue.resumed", reason=gone)
 
     @property
@@ -144,6 +155,29 @@ class Dispatcher:
     @property
     def counts(self) -> dict[str, int]:
         return {"queued": len(self._queued), "active": len(self._active), "tasks": self._runner.num_running}
+
+    @property
+    def pulse(self) -> Pulse:
+        """Whether workers answer."""
+        return self._runner.pulse
+
+    @property
+    def states(self) -> Counter[JobState]:
+        """How many jobs that are not over are in which state."""
+        return Counter({JobState.QUEUED: len(self._queued)}) + Counter(a.job.state for a in self._active.values())
+
+    @property
+    def oldest_queued_seconds(self) -> float | None:
+        """When the job that has waited longest was claimed (Unix time)."""
+        return min((job.created_seconds for job in self._queued.values()), default=None)
+
+    @property
+    def pause_causes(self) -> frozenset[Cause]:
+        """Of all pauses that stand."""
+        return frozenset(self._causes.values())
+
+    def devices_in_use(self) -> list[DeviceUse]:
+        return self._runner.devices_in_use()
 
     def pending_by_folder(self) -> dict[str, int]:
         """Jobs of each drop folder that wait."""
@@ -174,7 +208,7 @@ class Dispatcher:
         try:
             self._round(timeout_seconds)
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
-            self.pause(error.message, for_seconds=_PAUSE_SECONDS)
+            self.pause_for(error, _PAUSE_SECONDS)
 
     def _round(self, timeout_seconds: float) -> None:
         self._runner.poll(timeout_seconds)
@@ -247,6 +281,7 @@ class Dispatcher:
 
     def _in_pool(self, kind: Any, active: ActiveJob, work: Callable[[], Any]) -> None:
         active.busy = True
+        active.busy_since_seconds = self._clock()
         self._pool.start(kind, active, work)
 
     def _answered(self, answer: Answer[ActiveJob]) -> None:
@@ -260,14 +295,16 @@ class Dispatcher:
             active.attempts = 0
             for item, copy in zip(active.items, answer.value, strict=True):
                 item.staged = copy
-            self._log("job.staged", **active.job.log_context(), num_bytes=sum(f.size for f in active.job.inputs))
+            size = sum(f.size for f in active.job.inputs)
+            seconds = round(self._clock() - active.busy_since_seconds, 3)
+            self._log("job.staged", **active.job.log_context(), num_bytes=size, duration_seconds=seconds)
 
     def _pool_failed(self, kind: str, active: ActiveJob, error: HeygemdError) -> None:
         now = self._clock()
         if isinstance(error, InputGoneError):
             self._drop(active, error)
         elif isinstance(error, DiskFullError | ShareAwayError):
-            self.pause(error.message, for_seconds=_PAUSE_SECONDS)
+            self.pause_for(error, _PAUSE_SECONDS)
             active.not_before_seconds = now + _PAUSE_SECONDS
         elif kind == "stage":
             active.attempts += 1
@@ -303,6 +340,8 @@ class Dispatcher:
         seconds = round(now - (job.started_seconds or now), 3)
         self._journal.finish(job, except_paths=delivery.stuck)
         if state is JobState.DONE:
+            out = round(now - active.busy_since_seconds, 3)
+            self._log("job.published", **job.log_context(), path=where, duration_seconds=out)
             self._log("job.finished", **job.log_context(), path=where, duration_seconds=seconds)
         elif state is JobState.CANCELLED:
             self._log("job.cancelled", **job.log_context(), reason="asked for", duration_seconds=seconds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from heygemd.core.capacity import Device
@@ -14,6 +16,18 @@ _STRIKES = 3
 _ASIDE_SECONDS = 300.0
 
 LogEvent = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    """How much of a device is taken. `up`: it may be given work; `used_bytes`: by anybody, where that is known."""
+
+    device: Device
+    up: bool
+    reserved_bytes: int
+    used_slots: int
+    workers: int
+    used_bytes: int | None
 
 
 class Fleet:
@@ -61,6 +75,25 @@ class Fleet:
     @property
     def num_slots(self) -> int:
         return sum(device.slots for device in self.scheduler.capacity.devices.values())
+
+    def usage(self) -> list[DeviceUse]:
+        """Every device, those that are away too."""
+        capacity = self.scheduler.capacity
+        known = {device.name: device for device in (*self._configured, self._host, *self._here)}
+        up = {device.name for device in self.renders} | {self._host.name}
+        read = {} if self._watch is None else self._watch.memory
+        workers = Counter(self._executor.pids().values())
+        return [
+            DeviceUse(
+                device,
+                name in up,
+                capacity.used_bytes(name),
+                capacity.used_slots(name),
+                workers[name],
+                read[name].total_bytes - read[name].free_bytes if name in read else None,
+            )
+            for name, device in known.items()
+        ]
 
     @property
     def elastic(self) -> bool:

@@ -45,6 +45,7 @@ class Housekeeping:
         self._next_disk = 0.0
         self._next_clean = 0.0
         self._low: str | None = None
+        self.room: dict[str, tuple[int, int]] = {}  # disk → free bytes, least bytes
 
     def begin(self) -> None:
         """Once, before the first step: what an earlier daemon could not say because it was killed."""
@@ -73,17 +74,19 @@ class Housekeeping:
     def _lowest(self) -> tuple[str, int] | None:
         """The disk that has too little room, and its free bytes."""
         service = self.settings.service
-        for folder, least in (
-            (self._layout.state, service.min_free_state_bytes),
-            (self._layout.root, service.min_free_share_bytes),
+        low: tuple[str, int] | None = None
+        for disk, folder, least in (
+            ("share", self._layout.root, service.min_free_share_bytes),
+            ("state", self._layout.state, service.min_free_state_bytes),
         ):
             try:
                 free = free_bytes(folder)
             except OSError:
                 continue  # away: the scan says so
+            self.room = self.room | {disk: (free, least)}
             if free < least:
-                return str(folder), free
-        return None
+                low = str(folder), free
+        return low
 
     def _looked(self, dispatcher: Dispatcher, found: tuple[str, int] | None, error: HeygemdError | None) -> None:
         if error is not None or found is None:
@@ -98,7 +101,7 @@ class Housekeeping:
         elif self._low != reason:
             dispatcher.resume(self._low)
         self._low = reason
-        dispatcher.pause(reason)
+        dispatcher.pause(reason, cause="disk")
 
     def _clean(self, settings: RetentionSettings, busy: Collection[str]) -> list[Removal]:
         self._layout.check_share()  # what cannot be seen is not old

@@ -119,7 +119,7 @@ class Intake:
             return self._cancel(self._find(request))
         if request.action == "pause":
             self._journal.set_setting("paused", True)
-            self._dispatcher.pause("`heygemd pause` was called")
+            self._dispatcher.pause("`heygemd pause` was called", cause="operator")
             return "paused: running segments end, nothing new starts"
         if request.action == "resume":
             self._journal.set_setting("paused", None)

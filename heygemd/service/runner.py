@@ -19,10 +19,11 @@ from heygemd.gpu.watch import Watch
 from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.calibrating import Calibrating
 from heygemd.service.estimates import Estimates
-from heygemd.service.fleet import Fleet, LogEvent
+from heygemd.service.fleet import DeviceUse, Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import cpu_threads, with_estimates
 from heygemd.service.plans import Plans
+from heygemd.service.pulse import Pulse
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, task_for
 from heygemd.work.executor import Executor
 
@@ -66,13 +67,14 @@ class TaskRunner:
         settings: TaskSettings,
         log: LogEvent,
         clock: Callable[[], float],
-        pause: Callable[[str, float], None],
+        pause: Callable[[HeygemdError, float], None],
         calibration: CalibrationStore | None = None,
         watch: Watch | None = None,
     ) -> None:
         self.settings = settings
         self._journal = journal
         self._executor = executor
+        self.pulse = Pulse(executor, host)
         self._log = log
         self._clock = clock
         self._pause = pause
@@ -105,6 +107,9 @@ class TaskRunner:
     def devices_of(self, active: ActiveJob) -> tuple[str, ...]:
         """Names of the devices that work on the job now."""
         return tuple(sorted({running.device.name for running in self._running.values() if running.active is active}))
+
+    def devices_in_use(self) -> list[DeviceUse]:
+        return self._fleet.usage()
 
     def cancel(self, active: ActiveJob, item: ActiveItem | None = None) -> None:
         for task_id, running in self._running.items():
@@ -257,7 +262,7 @@ class TaskRunner:
 
         Where the journal or the disk refuses an answer, the error is raised and the answer is heard again next time.
         """
-        self._unheard.extend(self._executor.poll(timeout_seconds))
+        self._unheard.extend(self.pulse.poll(timeout_seconds))
         while self._unheard:
             self._hear(self._unheard[0])
             self._unheard.popleft()
@@ -294,6 +299,8 @@ class TaskRunner:
         self._tries.pop(message.task_id, None)
         item.progress[key] = 1.0
         context = {**active.job.log_context(), "item": item.item.name}
+        if key == "finish":
+            self._log("job.assembled", **context, duration_seconds=message.values["seconds_total"])
         if key == "prepare":
             self._log(
                 "job.prepared",
@@ -321,6 +328,7 @@ class TaskRunner:
             device=running.device.name,
             frames=values["num_frames"],
             duration_seconds=values["seconds_total"],
+            step_seconds=values["seconds"],
             batch=choice.batch,
             precision=choice.precision,
             predicted_bytes=choice.predicted_bytes,
@@ -352,7 +360,7 @@ class TaskRunner:
         if decision.action != "pause":
             self._note(task_id, running, error)
         if decision.action in _REASONS:
-            self._log(f"{kind}.retried", **context, reason=_REASONS[decision.action])
+            self._log(f"{kind}.retried", **context, reason=_REASONS[decision.action], rung=decision.action)
         if isinstance(error, WorkerDiedError):
             self._fleet.strike(running.device.name, active.job.id, self._clock())
         if isinstance(error, OutOfMemoryError) and choice is not None and item.prepared is not None:
@@ -363,7 +371,7 @@ class TaskRunner:
             self.cancel(active, item)
         elif decision.action == "pause":
             item.attempts[key] -= 1
-            self._pause(error.message, decision.wait_seconds)
+            self._pause(error, decision.wait_seconds)
         else:
             self._descend(running, decision)
 

@@ -45,6 +45,11 @@ class Layout:
         return self.root / "status"
 
     @property
+    def figures(self) -> Path:
+        """What the daemon counts and measures, for `heygemd status`; hidden, since it is no job's."""
+        return self.status / ".figures.json"
+
+    @property
     def sentinel(self) -> Path:
         return self.root / SENTINEL
 

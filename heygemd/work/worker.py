@@ -79,6 +79,8 @@ class Worker:
         self.send(answer)
 
     def _do(self, task: Task) -> dict[str, Any]:
+        if task.kind == "hello":  # whether a worker answers at all
+            return {}
         folder = ItemFolder(Path(task.folder))
         if task.kind == "prepare":
             return self._prepare(task, folder)
