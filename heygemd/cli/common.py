@@ -58,10 +58,19 @@ class Globals:
 
         return load_settings(self.config, {"root": self.root, "state": self.state})
 
+    def as_service(self) -> Settings:
+        """The settings, after root has become the service's user (cli.identity): for whatever touches the state."""
+        from heygemd.cli.identity import become_service_user
+
+        become_service_user(self.settings.state)
+        return self.settings
+
     @property
     def layout(self) -> Layout:
+        """Of share and state, to work on: as the service's user."""
         from heygemd.spool.layout import Layout
 
+        self.as_service()
         return Layout(self.settings.root, self.settings.state)
 
     def arguments(self) -> list[str]:

@@ -20,7 +20,7 @@ def doctor(context: typer.Context, as_json: JsonOption = False) -> int:
     from heygemd.cli.checks.share import check_share
     from heygemd.cli.checks.tools import check_tools
 
-    settings = globals_of(context).settings
+    settings = globals_of(context).as_service()
     counts = {"ok": 0, "warn": 0, "fail": 0}
     told = []
     out = console()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,6 +38,9 @@ def submit(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the job; default: the speech's file name.")
     ] = None,
+    consent: Annotated[
+        Path | None, typer.Option("--consent", metavar="FILE", help="Shows that the person in the video agreed.")
+    ] = None,
     folder: Annotated[str, typer.Option("--folder", metavar="DIR", help="Folder within the inbox.")] = "",
     priority: Annotated[int, typer.Option("--priority", min=-100, max=100, help="Higher goes first.")] = 0,
     engine: EngineOption = None,
@@ -48,18 +52,24 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Put a job into the inbox: whole files, checksums, the manifest last."""
+    from heygemd.spool.layout import Layout
     from heygemd.spool.submission import put
 
     existing_file(video, "VIDEO")
     audio, text = speech_of(audio, text)
     options = parse_options(option, engine).model_dump(exclude_defaults=True)
-    layout = globals_of(context).layout
+    if consent is not None:
+        existing_file(consent, "--consent")
+    # Not as the service's user yet: the files may be such that only this one may read them.
+    settings = globals_of(context).settings
+    layout = Layout(settings.root, settings.state)
     with progress_bar(show=not as_json) as bar:
         job, files = put(
             layout,
             video=video,
             audio=audio,
             text=text,
+            consent=consent,
             name=name or (audio or video).stem,
             folder=folder,
             priority=priority,
@@ -68,6 +78,7 @@ def submit(
         )
         if not as_json:
             note(f"{safe(job)} is in the inbox")
+        globals_of(context).as_service()
         view = _wait(layout, job, bar, timeout) if wait else None
     if as_json:
         result = {"job": job, "files": [str(file) for file in files]}

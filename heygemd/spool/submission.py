@@ -29,6 +29,7 @@ def put(
     video: Path,
     audio: Path | None,
     text: str | None,
+    consent: Path | None = None,
     name: str,
     folder: str = "",
     priority: int = 0,
@@ -56,7 +57,8 @@ def put(
         )
     names = taken_names(layout, target) if taken is None else taken
     job = unique_name(cut_bytes(safe_name(name), _MAX_NAME_BYTES), names)
-    sources = {"video": video} | ({"audio": audio} if audio is not None else {})
+    given = {"video": video, "audio": audio, "consent": consent}
+    sources = {role: source for role, source in given.items() if source is not None}
     total = max(1, sum(source.stat().st_size for source in sources.values()))
     manifest: dict[str, Any] = {"version": 1}
     temps: dict[Path, Path] = {}
