@@ -31,6 +31,9 @@ RENDER_SECONDS = 240.0
 WATCHDOG_SECONDS = 15
 LONG_TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 
+WORKERS = "grep -lz 'heygemd[.]work[.]worker' /proc/[0-9]*/cmdline | cut -d/ -f3"
+READ_METRICS = 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:19464/metrics").read().decode())'
+
 MAKE_SAMPLE = r"""
 set -e
 cd /tmp && mkdir -p sample && cd sample
@@ -149,8 +152,27 @@ class BootTest:
             WATCHDOG_SECONDS * 2 + 120,
         )
         self.machine.run("journalctl -q -u heygemd | grep -qi watchdog")
-        self.machine.run("rm /etc/systemd/system/heygemd.service.d/50-test.conf && systemctl daemon-reload")
         return f"ready again {seconds:.0f} s after the wedge"
+
+    def step_09b_a_wedged_worker_is_replaced(self) -> str:
+        """With the tight watchdog of the step before: the service is never restarted, the job ends well."""
+        self._configure(
+            "[scheduler]\nsegment_seconds = 4.0\nheartbeat_timeout_seconds = 20.0\n[metrics]\nport = 19464\n"
+        )
+        self.machine.run("systemctl restart heygemd")
+        before = self.machine.output("systemctl show -P MainPID -P NRestarts heygemd")
+        self._drop_text("wedged", LONG_TEXT)
+        self.machine.wait_for("the job to render", lambda: self._percent("wedged") >= 30, RENDER_SECONDS)
+        workers = self.machine.output(WORKERS).split()
+        self.machine.run(f"kill -STOP {' '.join(workers)}")
+        seconds = self.machine.wait_for("worker.hung", lambda: self._logged("worker.hung"), 90)
+        self.machine.wait_for("the result", lambda: self._is_done("wedged"), RENDER_SECONDS * 2)
+        assert self.machine.output("systemctl show -P MainPID -P NRestarts heygemd") == before, "it was restarted"
+        figures = self.machine.output(f"python3 -c '{READ_METRICS}'")
+        assert 'heygemd_worker_ends_total{device="cpu",reason="hung"}' in figures, figures
+        self._configure("")
+        self.machine.run("rm /etc/systemd/system/heygemd.service.d/50-test.conf && systemctl daemon-reload")
+        return f"all {len(workers)} workers stopped, killed after {seconds:.0f} s; the job ended well, no restart"
 
     def step_10_upgrade(self) -> str:
         self.machine.run("printf '[inbox]\\nscan_seconds = 2.0\\n' >>/etc/heygemd/heygemd.toml.mine; true")
