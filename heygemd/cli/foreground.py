@@ -151,7 +151,8 @@ def _print_plan(found: dict[str, Any]) -> None:
         ("batch", found.get("batch")),
         ("precision", found.get("precision")),
         ("memory", _memory_words(found)),
-        ("estimate", seconds_in_words(found.get("estimate_seconds")) or None),
+        ("calibrated", _calibration_words(found)),
+        ("estimate", _estimate_words(found)),
     ]
     for name, value in rows:
         if value is not None:
@@ -167,8 +168,35 @@ def _memory_words(found: dict[str, Any]) -> str | None:
     for way in found.get("memory", ()):
         if (way["device_kind"], way["precision"], way["batch"]) == wanted:
             times = f", {way['measurements']} times" if way["measurements"] else ""
-            words += f", {way['reserved_mib']} MiB reserved ({way['source']}{times})"
+            words += f", {way['reserved_mib']} MiB reserved ({way['source']}{times}; formula {way['formula_mib']} MiB"
+            words += f", calibration {way['calibrated_mib']} MiB)" if way["calibrated_mib"] is not None else ")"
+            if way["host_mib"]:
+                words += f"; {way['host_mib']} MiB of RAM beside"
     return words
+
+
+def _calibration_words(found: dict[str, Any]) -> str | None:
+    """412 MiB + 3.1 MiB a frame on cpu, from batches 1, 2, 8 at 1920x1080, face 1152x648."""
+    if found.get("predicted_mib") is None:
+        return None
+    words = [
+        f"{row['fixed_mib']:.0f} MiB + {row['per_frame_mib']:.1f} MiB a frame on {row['model']}, from batches "
+        f"{', '.join(str(point['batch']) for point in row['points'])} at {row['shape']}"
+        for row in found.get("calibration", ())
+    ]
+    return "; ".join(words) or "no pass was made here: `heygemd calibrate` makes one"
+
+
+def _estimate_words(found: dict[str, Any]) -> str | None:
+    """14 s (from 12 segments measured here)."""
+    words = seconds_in_words(found.get("estimate_seconds"))
+    if not words:
+        return None
+    if found.get("estimate_basis") == "measured":
+        return f"{words} (from {found['estimate_measurements']} segments of this size measured here)"
+    if found.get("estimate_basis") == "other sizes":
+        return f"{words} (from renders of other sizes here)"
+    return f"{words} (a guess: the first of its kind here; renders make it better)"
 
 
 def _facts(receipt: dict[str, Any]) -> str:

@@ -1,10 +1,37 @@
-"""A straight line through measured peaks: what a render takes fixed, and what each frame of the batch adds. Pure."""
+"""Calibration passes: what is measured, and the straight line through the peaks: what a render takes fixed, and what
+each frame of the batch adds. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+SOURCE_FRAMES = 40
+"""Of the clip that is made up. It is rendered once forwards and once backwards: the way back takes more."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is measured: a picture, the largest face region in it, and the batch sizes, ascending."""
+
+    engine: str
+    checkpoint: str | None
+    width: int
+    height: int
+    pix_fmt: str
+    bit_depth: int
+    region: tuple[int, int]
+    batches: tuple[int, ...]
+
+    @property
+    def in_words(self) -> str:
+        return f"{self.width}x{self.height}, face {self.region[0]}x{self.region[1]}"
+
+
+def batches_for(best: int) -> tuple[int, ...]:
+    """The smallest, the best and one between them."""
+    return tuple(sorted({1, max(1, best // 4), best}))
 
 
 @dataclass(frozen=True)

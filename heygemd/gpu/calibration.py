@@ -40,7 +40,7 @@ class CalibrationStore:
         readonly: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self.path = self._path = path
         self._identity = dict(identity)
         self._readonly = readonly or path is None
         self._clock = clock

@@ -8,7 +8,7 @@ from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import CancelledError, HeygemdError
-from heygemd.core.fit import Fit, Point
+from heygemd.core.fit import SOURCE_FRAMES, Fit, Point, Shape, batches_for
 from heygemd.core.job import Job
 from heygemd.core.memory import HOST_KIND, Calibration, Load, Picture, host_bytes, pipeline_bytes
 from heygemd.core.placement import Request
@@ -19,7 +19,6 @@ from heygemd.gpu.calibration import CalibrationStore
 from heygemd.service.active import ActiveItem
 from heygemd.service.planning import BEST_BATCH, ItemMemory
 from heygemd.service.tasks import seen_by_worker
-from heygemd.work.calibrate import SOURCE_FRAMES, Shape, batches_for
 from heygemd.work.item import ItemFolder, Prepared
 
 
@@ -100,7 +99,7 @@ class Pass:
             [Point(**point) for point in points],
             {batch: formula(batch) for batch in BATCHES},
             load_bytes=values.get("load_bytes", 0),
-            shape=f"{self.shape.width}x{self.shape.height}, face {self.shape.region[0]}x{self.shape.region[1]}",
+            shape=self.shape.in_words,
         )
 
 

@@ -18,9 +18,12 @@ from heygemd.core.options import Options
 from heygemd.core.placement import Device
 from heygemd.core.plan import Plan
 from heygemd.files import explained, publish_file, temp_name
+from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.devices import cpu_device, devices
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.door import ClaimKey, Delivery, ItemOutcome, StagedItem
+from heygemd.service.estimates import estimate_time
+from heygemd.service.measure import fit_row
 from heygemd.service.planning import ItemMemory, cpu_threads, plan_item
 from heygemd.service.setup import make_calibration, make_executor, task_settings
 from heygemd.service.tasks import prepare_task
@@ -197,7 +200,8 @@ def plan_one(
             "devices": [asdict(device) for device in targets],
         }
         try:
-            known = make_calibration(settings.state.absolute(), readonly=True).calibration
+            store = make_calibration(settings.state.absolute(), readonly=True)
+            known = store.calibration
             plan = plan_item(prepared, folder, targets, settings.scheduler, known)
         except CannotFitError as error:
             return report | {"refused": True, "reason": error.message, "remedy": error.remedy}
@@ -208,7 +212,8 @@ def plan_one(
             "device_kind": plan.device_kind,
             "predicted_mib": -(-plan.predicted_bytes // 2**20),
             "memory": _memory_of(plan, prepared, targets, known),
-            "estimate_seconds": _estimate_seconds(prepared.seconds, prepared.num_frames, prepared.video.num_frames),
+            "calibration": _calibration_of(plan, prepared, known),
+            **_time_of(plan, prepared, targets, host, store),
         }
 
 
@@ -217,14 +222,19 @@ def _memory_of(plan: Plan, prepared: Prepared, targets: Sequence[Device], known:
     memory = ItemMemory(prepared, known, cpu_threads(targets))
     rows = []
     for choice in plan.choices:
-        correction, source = known.find(memory.load(choice.kind, choice.precision, choice.batch))
+        load = memory.load(choice.kind, choice.precision, choice.batch)
+        formula = memory.formula_bytes(choice.kind, choice.precision, choice.batch)
+        correction, source = known.find(load)
         rows.append(
             {
                 "device_kind": choice.kind,
                 "precision": choice.precision,
                 "batch": choice.batch,
+                "formula_mib": -(-formula // 2**20),
+                "calibrated_mib": -(-known.base_bytes(load, formula) // 2**20) if known.fits_of(load) else None,
                 "predicted_mib": -(-choice.predicted_bytes // 2**20),
                 "reserved_mib": -(-choice.reserved_bytes // 2**20),
+                "host_mib": -(-choice.host_bytes // 2**20),
                 "source": source,
                 "measurements": correction.count,
             }
@@ -232,10 +242,18 @@ def _memory_of(plan: Plan, prepared: Prepared, targets: Sequence[Device], known:
     return rows
 
 
-def _estimate_seconds(seconds: Mapping[str, float], num_frames: int, num_source_frames: int) -> float:
-    """From the speed of pass 1 here: pass 2 decodes the same frames larger, renders and encodes them (about 4 to 1)."""
-    per_frame = seconds.get("analyse", 0.0) / max(1, num_source_frames)
-    return round(sum(seconds.values()) + 4.0 * per_frame * num_frames, 1)
+def _calibration_of(plan: Plan, prepared: Prepared, known: Calibration) -> list[dict[str, Any]]:
+    """The passes behind the prediction, one for each model of device."""
+    load = ItemMemory(prepared, known).load(plan.device_kind, plan.precision, plan.batch)
+    return [{"model": model, **fit_row(fit)} for model, fit in sorted(known.fits_of(load).items())]
+
+
+def _time_of(
+    plan: Plan, prepared: Prepared, targets: Sequence[Device], host: Device, store: CalibrationStore
+) -> dict[str, Any]:
+    memory = ItemMemory(prepared, store.calibration, cpu_threads(targets))
+    time = estimate_time(prepared, plan, memory, targets, host, store.speeds)
+    return {"estimate_seconds": time.seconds, "estimate_basis": time.basis, "estimate_measurements": time.renders}
 
 
 def _staged(video: Path, audio: Path | None, text: str | None) -> StagedItem:

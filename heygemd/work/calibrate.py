@@ -6,18 +6,17 @@ Only the picture and the face are nobody's, so it needs no job, and it can be as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from heygemd.core.clip import AudioInfo, VideoInfo
 from heygemd.core.errors import OutOfMemoryError
-from heygemd.core.fit import Point
+from heygemd.core.fit import SOURCE_FRAMES, Point, Shape
 from heygemd.core.options import Options
 from heygemd.core.plan import Segment
 from heygemd.core.settings import MediaSettings
@@ -32,23 +31,6 @@ from heygemd.work.item import ItemFolder, Prepared
 from heygemd.work.meter import PeakMeter
 from heygemd.work.prepare import Report
 from heygemd.work.render import SegmentRenderer
-
-SOURCE_FRAMES = 40
-"""Of the clip that is made up. It is rendered once forwards and once backwards: the way back takes more."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is measured: a picture, the largest face region in it, and the batch sizes, ascending."""
-
-    engine: str
-    checkpoint: str | None
-    width: int
-    height: int
-    pix_fmt: str
-    bit_depth: int
-    region: tuple[int, int]
-    batches: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -81,20 +63,39 @@ def calibrate(
     HeygemdError for whatever else goes wrong.
     """
     before = peak.used_bytes() if device != "cpu" else None
+    steps = _Steps(report, 2 * SOURCE_FRAMES + sum(_frames_for(batch) for batch in shape.batches))
     with _scratch(work) as folder:
-        frames = _make_item(shape, folder, report)
+        _make_item(shape, folder, steps.report)
         meter.reset()
         renderer = SegmentRenderer(folder, device=device, precision=precision, media=media, threads=threads)
         try:
-            return _measure(shape, renderer, frames, device == "cpu", before, meter, report)
+            return _measure(shape, renderer, device == "cpu", before, meter, steps.report)
         finally:
             renderer.close()
+
+
+def _frames_for(batch: int) -> int:
+    """There and back again, and two whole batches at least."""
+    return max(2 * SOURCE_FRAMES - 2, 2 * batch)
+
+
+class _Steps:
+    """One count over all stages, for people. Each stage counts from 1 to its own total."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = 0
+
+    def report(self, _stage: str, done: int, total: int) -> None:
+        self._report("calibrate", min(self._done + done, self._total), self._total)
+        if done >= total:
+            self._done += total
 
 
 def _measure(
     shape: Shape,
     renderer: SegmentRenderer,
-    frames: int,
     on_cpu: bool,
     before: int | None,
     meter: PeakMeter,
@@ -111,7 +112,7 @@ def _measure(
         meter.reset()
         peak.reset_peak(release=True)
         try:
-            renderer.render(Segment(number, 0, max(frames, 2 * batch)), batch=batch, report=report)
+            renderer.render(Segment(number, 0, _frames_for(batch)), batch=batch, report=report)
         except OutOfMemoryError as error:
             failed = error.with_traceback(None)  # it would pin tensors
         if failed is not None:
@@ -141,8 +142,8 @@ def _scratch(work: Path) -> Iterator[ItemFolder]:
         remove_tree(folder.path)
 
 
-def _make_item(shape: Shape, folder: ItemFolder, report: Report) -> int:
-    """A prepared item of a made-up clip; the number of frames to render."""
+def _make_item(shape: Shape, folder: ItemFolder, report: Report) -> None:
+    """A prepared item of a made-up clip."""
     clip = folder.path / "clip.mp4"
     _write_clip(shape, clip, folder.log, lambda done: report("calibrate", done, SOURCE_FRAMES))
     video = probe_video(clip, log=folder.log)
@@ -151,8 +152,8 @@ def _make_item(shape: Shape, folder: ItemFolder, report: Report) -> int:
         report("calibrate", image.index + 1, SOURCE_FRAMES)
     seen.table.save(folder.frames)
     video = counted(video, seen.table)
-    frames = 2 * SOURCE_FRAMES - 2
-    analysis, motion = load_engine(shape.engine).stand_in(video, shape.region, max(frames, 2 * max(shape.batches)))
+    frames = _frames_for(max(shape.batches))
+    analysis, motion = load_engine(shape.engine).stand_in(video, shape.region, frames)
     folder.save_arrays("analysis", analysis.arrays)
     folder.save_arrays("motion", motion.arrays)
     folder.save_prepared(
@@ -165,7 +166,7 @@ def _make_item(shape: Shape, folder: ItemFolder, report: Report) -> int:
             engine=shape.engine,
             engine_reason="a calibration pass",
             checkpoint=shape.checkpoint,
-            num_frames=max(frames, 2 * max(shape.batches)),
+            num_frames=frames,
             speech_seconds=frames / 25,
             phones=None,
             language=None,
@@ -174,7 +175,6 @@ def _make_item(shape: Shape, folder: ItemFolder, report: Report) -> int:
             seconds={},
         )
     )
-    return frames
 
 
 def _write_clip(shape: Shape, path: Path, log: Path, done: Callable[[int], None]) -> None:
@@ -197,19 +197,3 @@ def _write_clip(shape: Shape, path: Path, log: Path, done: Callable[[int], None]
                 plane[...] = np.roll(picture, 2 * number, axis=1)
             encoder.write(frame)
             done(number + 1)
-
-
-def batches_for(best: int) -> tuple[int, ...]:
-    """The smallest, the best and one between them."""
-    return tuple(sorted({1, max(1, best // 4), best}))
-
-
-def without(shape: Shape, batches: Sequence[int]) -> Shape:
-    return replace(shape, batches=tuple(batches))
-
-
-def measured_to_dict(measured: Measured) -> dict[str, Any]:
-    """JSON-ready."""
-    from dataclasses import asdict
-
-    return asdict(measured)

@@ -9,7 +9,9 @@ from heygemd.engines.base import Analysis
 from heygemd.engines.wav2lip.variants import MEL_COLUMNS
 
 
-def stand_in(video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
+def stand_in(
+    video: VideoInfo, region: tuple[int, int], num_frames: int, variant: str = ""
+) -> tuple[Analysis, Analysis]:
     """Analysis and motion of `num_frames` frames: a fixed box of that size in the middle, which changes always."""
     width, height = min(region[0], video.width), min(region[1], video.height)
     x, y = (video.width - width) / 2, (video.height - height) / 2
@@ -19,4 +21,4 @@ def stand_in(video: VideoInfo, region: tuple[int, int], num_frames: int) -> tupl
         "first_column": np.arange(num_frames, dtype=np.int32),
         "weight": np.ones(num_frames, np.float32),
     }
-    return Analysis({"found": np.ones(1, bool), "box": box}), Analysis(motion)
+    return Analysis({"found": np.ones(1, bool), "box": box}, {"variant": variant}), Analysis(motion)
