@@ -168,6 +168,11 @@ class LipSyncEngine(Protocol):
         """Motion arrays, one row for each output frame where they depend on time."""
         ...
 
+    def mouth_speed(self, motion: Analysis) -> NDArray[np.float32]:
+        """(num_frames,), 0 or more in any unit: how far the mouth moves from the frame before into each one. Segments
+        are cut where it rests."""
+        ...
+
     def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
         """Analysis and motion of a face that nobody has, whose region has about `region` (width, height) pixels: the
         renderer that is made of them takes as much as any does. For measuring before there is a job."""

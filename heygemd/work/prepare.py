@@ -26,6 +26,7 @@ from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
 from heygemd.work.choose import checkpoint_id, choose_engine
+from heygemd.work.cuts import cut_cost
 from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
 
 Report = Callable[[str, int, int], None]
@@ -107,7 +108,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     motion = choice.engine.drive(speech, analysis, request.options)
     failpoint("prepare.motion")
     folder.save_arrays("motion", motion.arrays)
-    folder.save_arrays("cuts", {"cost": loudness(speech)})
+    folder.save_arrays("cuts", {"cost": cut_cost(speech, choice.engine.mouth_speed(motion))})
     clock.lap("motion")
 
     prepared = Prepared(
@@ -156,15 +157,6 @@ def memory_points(
 
 def _checkpoint_facts(path: Path | None) -> dict[str, str]:
     return {} if path is None else {"checkpoint_id": checkpoint_id(path)}
-
-
-def loudness(speech: Speech) -> NDArray[np.float32]:
-    """(num_frames,): RMS of the speech around each frame's start. A cut costs least where it is quiet."""
-    power = np.concatenate([[0.0], np.cumsum(np.square(speech.samples, dtype=np.float64))])
-    centre = (np.arange(speech.num_frames) * float(SPEECH_RATE / speech.fps)).astype(np.int64)
-    first, stop = (np.clip(centre + side * SPEECH_RATE // 20, 0, len(speech.samples)) for side in (-1, 1))
-    mean: NDArray[np.float64] = (power[stop] - power[first]) / np.maximum(1, stop - first)
-    return np.sqrt(mean).astype(np.float32)
 
 
 @dataclass(frozen=True)

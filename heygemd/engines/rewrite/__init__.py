@@ -75,6 +75,11 @@ class RewriteEngine:
         summary = {"driver": dict(motion.summary), "full_opening_px": round(full, 1), "silence": options.silence}
         return Analysis(made.to_arrays(), summary)
 
+    def mouth_speed(self, motion: Analysis) -> NDArray[np.float32]:
+        from heygemd.engines.rewrite.motion import Commands, speed
+
+        return speed(Commands.from_arrays(motion.arrays))
+
     def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
         from heygemd.engines.rewrite.stand_in import stand_in
 

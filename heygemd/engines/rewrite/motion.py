@@ -39,6 +39,14 @@ class Commands:
         return Commands(arrays["opening"], arrays["width"], arrays["teeth"], arrays["gate"])
 
 
+def speed(commands: Commands) -> Floats:
+    """(frames,): canonical pixels that the lips travel into each frame, times how much of the command counts."""
+    across = (1.0 - commands.width) * EYE_DISTANCE / 2
+    steps = np.abs(np.diff(commands.opening, prepend=commands.opening[:1]))
+    steps += np.abs(np.diff(across, prepend=across[:1]))
+    return (steps * commands.gate).astype(np.float32)
+
+
 def full_opening(analysis: Analysis) -> float:
     """How far this person opens at most: from the clip's own speech where there is some, held near the usual."""
     found = np.asarray(analysis.arrays["face_found"], bool)

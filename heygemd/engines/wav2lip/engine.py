@@ -107,6 +107,11 @@ class Wav2LipEngine:
         }
         return Analysis({"mel": mel, "first_column": heard.first_column, "weight": weight}, summary)
 
+    def mouth_speed(self, motion: Analysis) -> NDArray[np.float32]:
+        from heygemd.engines.wav2lip.drive import speed
+
+        return speed(motion.arrays["mel"], motion.arrays["first_column"], motion.arrays["weight"])
+
     def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
         from heygemd.engines.wav2lip.stand_in import stand_in
 
