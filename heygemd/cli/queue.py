@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from heygemd.cli import figures
 from heygemd.cli.common import (
     JsonOption,
     console,
@@ -21,6 +26,7 @@ from heygemd.cli.common import (
     safe,
     say,
     seconds_in_words,
+    stdout,
 )
 from heygemd.core.errors import HeygemdError, UsageError
 
@@ -51,27 +57,89 @@ def status(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay and keep it up to date.")] = False,
     every: Annotated[bool, typer.Option("--all", "-a", help="Every finished job too.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the daemon is well: exit code 0, or 1.")] = (
+        False
+    ),
     as_json: JsonOption = False,
-) -> None:
-    """Show jobs, progress and queue."""
+) -> int:
+    """Show jobs, progress, queue, and what the daemon measures. With --watch --json: one document a line."""
     layout = globals_of(context).layout
-    if watch and as_json:
-        raise UsageError("--watch and --json do not go together", remedy="Leave one of them out.")
+    if check:
+        return _check(layout, as_json)
     if watch:
-        # Ctrl-C is the way out, not a failure.
-        with (
-            contextlib.suppress(KeyboardInterrupt),
-            Live(_screen(layout, job, every), console=console(), auto_refresh=False) as live,
-        ):
+        # Ctrl-C is the way out, not a failure; so is SIGTERM, or the cursor would stay hidden.
+        with contextlib.suppress(KeyboardInterrupt), _ended_politely():
+            _watch(layout, job, every, as_json)
+    elif as_json:
+        print_json(_document(layout, job))
+    else:
+        console().print(_screen(layout, job, every))
+    return 0
+
+
+def _watch(layout: Layout, job: str | None, every: bool, as_json: bool) -> None:
+    out = console()
+    if as_json:
+        while True:
+            stdout.write(json.dumps(_document(layout, job), ensure_ascii=False, default=str) + "\n")
+            time.sleep(_WATCH_SECONDS)
+    elif out.is_terminal:
+        with Live(_screen(layout, job, every), console=out, auto_refresh=False) as live:
             while True:
                 time.sleep(_WATCH_SECONDS)
                 live.update(_screen(layout, job, every), refresh=True)
-    elif as_json:
-        from heygemd.cli.follow import find_view
+    else:  # into a file or a pipe: a picture whenever there is something new
+        before = ""
+        while True:
+            with out.capture() as captured:
+                out.print(_screen(layout, job, every))
+            if captured.get() != before:
+                before = captured.get()
+                stdout.write(before + "\n")
+            time.sleep(_WATCH_SECONDS)
 
-        print_json(find_view(layout, job) if job else overview(layout))
+
+@contextlib.contextmanager
+def _ended_politely() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(layout: Layout, as_json: bool) -> int:
+    """For health checks of containers and monitors: a daemon runs, and its loop and its workers advance."""
+    from heygemd.spool.viewing import daemon_state
+
+    told = figures.read(layout)
+    problem = None
+    if daemon_state(layout)["running"] is False:
+        problem = "no daemon runs with this state folder"
+    elif told is None:
+        problem = f"{layout.figures}: no figures yet"
+    elif not told.fresh:
+        problem = (
+            f"the daemon told its figures {seconds_in_words(told.age_seconds)} ago: it hangs, or the share is away"
+        )
+    elif not told.get("heygemd_ready"):
+        problem = "the daemon is not ready yet"
+    elif time.time() - (told.get("heygemd_watchdog_ping_timestamp_seconds") or 0.0) > figures.FRESH_SECONDS:
+        problem = "no worker answers"
+    if as_json:
+        print_json({"ok": problem is None, "problem": problem})
     else:
-        console().print(_screen(layout, job, every))
+        say("well" if problem is None else safe(problem))
+    return 0 if problem is None else 1
+
+
+def _document(layout: Layout, job: str | None) -> dict[str, Any]:
+    from heygemd.cli.follow import find_view
+
+    return find_view(layout, job) if job else overview(layout)
 
 
 def overview(layout: Layout) -> dict[str, Any]:
@@ -82,7 +150,13 @@ def overview(layout: Layout) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for view in views:
         counts[view["state"]] = counts.get(view["state"], 0) + 1
-    return {"daemon": daemon_state(layout), "paused": paused(layout), "counts": counts, "jobs": views}
+    return {
+        "daemon": daemon_state(layout),
+        "paused": paused(layout),
+        "counts": counts,
+        "figures": figures.document(figures.read(layout)),
+        "jobs": views,
+    }
 
 
 def _screen(layout: Layout, job: str | None, every: bool) -> Group | Table:
@@ -95,7 +169,13 @@ def _screen(layout: Layout, job: str | None, every: bool) -> Group | Table:
     head = Text.assemble("daemon ", (words, "" if running else "yellow"), "   jobs ", counts)
     if found["paused"]:
         head.append(f"   paused: {found['paused']}", style="yellow")
-    return Group(head, _table(found["jobs"], every)) if found["jobs"] else Group(head)
+    parts: list[Text | Table] = [head]
+    told = figures.read(layout)
+    if told is not None and told.fresh and running is not False:
+        parts += [*figures.lines(told), Text()]
+    elif running:
+        parts.append(Text("the daemon has told no figures for a minute", style="yellow"))
+    return Group(*parts, _table(found["jobs"], every)) if found["jobs"] else Group(*parts)
 
 
 def _table(views: list[dict[str, Any]], every: bool) -> Table:

@@ -134,10 +134,6 @@ def test_a_job_that_is_not_there(heygemd: Run, on: list[str], layout: Layout) ->
     assert take_requests(layout.control) == ()
 
 
-def test_watch_and_json_do_not_go_together(heygemd: Run, on: list[str]) -> None:
-    assert heygemd("status", *on, "--watch", "--json").returncode == 2
-
-
 def test_clean(heygemd: Run, on: list[str], layout: Layout) -> None:
     folder = layout.archive / "2020-01-01" / "old"
     folder.mkdir(parents=True)
