@@ -24,13 +24,14 @@ QUICK = {
 class Daemon:
     """`heygemd serve` on `root`. A context manager: leaving it ends the process group."""
 
-    def __init__(self, root: Path, **settings: str) -> None:
+    def __init__(self, root: Path, *, state: Path | None = None, log: Path | None = None, **settings: str) -> None:
         self.root = root
+        self.state = state or root / ".state"
         self.inbox = root / "inbox"
         self.inbox.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         self.process: subprocess.Popen[str] | None = None
-        self.log = root.parent / f"{root.name}.log"
+        self.log = log or root.parent / f"{root.name}.log"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -43,7 +44,8 @@ class Daemon:
         self.kill()
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "heygemd.cli", "--root", str(self.root), *arguments]
+        places = ["--root", str(self.root), "--state", str(self.state)]
+        return [sys.executable, "-m", "heygemd.cli", *places, *arguments]
 
     def start(self, *, once: bool = False) -> Daemon:
         with self.log.open("a") as log:

@@ -249,6 +249,9 @@ class ServiceSettings(Section):
     ] = ()
     min_free_state_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
     min_free_share_bytes: Annotated[int, Field(ge=0, description="below this the queue pauses")] = 500_000_000
+    max_work_bytes: Annotated[
+        int, Field(ge=0, description="work files of all jobs together; jobs wait until there is room; 0 = no limit")
+    ] = 0
 
 
 class WebSettings(Section):

@@ -243,8 +243,9 @@ class Child:
         shown = None if path is None else str(path)
         if self._process.poll() == -signal.SIGKILL and not self._ended_by_us:
             return WorkerDiedError(f"{message}: {self.argv[0]} was killed", path=shown, signal="SIGKILL")
-        if any("No space left on device" in line for line in self.tail):
-            return DiskFullError(f"{message}: no space left on device", path=shown)
+        for words in ("No space left on device", "Disk quota exceeded"):
+            if any(words in line for line in self.tail):
+                return DiskFullError(f"{message}: {words[0].lower()}{words[1:]}", path=shown)
         return kind(f"{message}: {self.reason()}", path=shown, stderr=list(self.tail)[-12:])
 
     def _limit(self, address_space_bytes: int) -> None:

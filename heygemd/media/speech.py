@@ -99,8 +99,8 @@ class EspeakSource:
             raise WorkerDiedError("espeak-ng was killed", signal="SIGKILL")
         if done.returncode != 0:
             last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
-            if "No space left on device" in last:
-                raise DiskFullError(f"{out_wav.name}: no space left on device", path=str(out_wav))
+            if "No space left on device" in last or "Disk quota exceeded" in last:
+                raise DiskFullError(f"{out_wav.name}: no room for it on the disk", path=str(out_wav))
             raise SpeechError(f"espeak-ng failed on this text (status {done.returncode}): {last[:200]}")
         answer = dict(json.loads(done.stdout))
         if "error" in answer:

@@ -74,6 +74,7 @@ class ActiveJob:
     shown_seconds: float = 0.0
     shown: tuple[Any, ...] = ()
     stage_text: str = ""
+    waits_for: str = ""  # room, in words; told once
 
     @staticmethod
     def of(job: Job, work: Path) -> ActiveJob:

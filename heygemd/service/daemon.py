@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,6 +23,7 @@ from heygemd.service.notify import Notifier
 from heygemd.service.pulse import Watchdog
 from heygemd.service.setup import make_calibration, make_rig, task_settings
 from heygemd.service.share_door import ShareDoor
+from heygemd.service.signals import Signals
 from heygemd.service.telemetry import Telemetry
 from heygemd.spool.drops import Scan
 from heygemd.spool.inbox import Inbox
@@ -49,7 +48,7 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
     log = partial(log_event, get_logger())
     layout = Layout(settings.root.absolute(), settings.state.absolute())
     started = time.monotonic()
-    stop = _Signals()
+    stop = Signals()
     watchdog = Watchdog(log)
     with stop.caught(), exposed(settings.metrics, log) as figures:
         log("daemon.started", version=heygemd.__version__, root=str(layout.root), state=str(layout.state))
@@ -57,47 +56,17 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
         figures.set("heygemd_degraded", 1)
         if not _reach_share(layout, stop, log, once, watchdog):
             return ShareAwayError.exit_code
-        with daemon_lock(layout.lock), Journal(layout.journal) as journal:
+        with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
             daemon = Daemon(settings, layout, journal, stop, log, reload, watchdog, figures)
             try:
-                code = daemon.run(once)
+                code = daemon.run(once, lock.tell)
             finally:
                 daemon.close()
     log("daemon.stopped", duration_seconds=round(time.monotonic() - started, 1), exit_code=code)
     return code
 
 
-class _Signals:
-    """What the outside wants: `reason` to stop, `reload` wanted. Handlers only set flags."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self.reload = False
-        self.woken = threading.Event()
-
-    @contextlib.contextmanager
-    def caught(self) -> Iterator[None]:
-        """Signals are ours inside; outside the main thread (tests) there are none to catch."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = {number: signal.signal(number, self._handle) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if number == signal.SIGHUP:
-            self.reload = True
-        else:
-            self.reason = signal.Signals(number).name
-        self.woken.set()
-
-
-def _reach_share(layout: Layout, stop: _Signals, log: Callable[..., None], once: bool, watchdog: Watchdog) -> bool:
+def _reach_share(layout: Layout, stop: Signals, log: Callable[..., None], once: bool, watchdog: Watchdog) -> bool:
     """Wait until the share is there. A share outage is a state, not an exit; only `--once` gives up."""
     degraded = False
     while stop.reason is None:
@@ -127,7 +96,7 @@ class Daemon:
         settings: Settings,
         layout: Layout,
         journal: Journal,
-        stop: _Signals,
+        stop: Signals,
         log: Callable[..., None],
         reload: Reload | None,
         watchdog: Watchdog,
@@ -150,7 +119,11 @@ class Daemon:
         self._dispatcher = Dispatcher(
             journal=journal,
             executor=rig.executor,
-            door=ShareDoor(layout, reserve_bytes=settings.service.min_free_state_bytes),
+            door=ShareDoor(
+                layout,
+                reserve_bytes=settings.service.min_free_state_bytes,
+                max_work_bytes=settings.service.max_work_bytes,
+            ),
             devices=rig.devices,
             host=rig.host,
             settings=task_settings(settings),
@@ -177,8 +150,13 @@ class Daemon:
         self._ready = False
         self._greets = True
 
+<<<<<<< HEAD
     def run(self, once: bool) -> int:
         self._greets = not once  # nobody waits to hear that it is ready
+=======
+    def run(self, once: bool, notice: Callable[[str | None], None] = lambda _text: None) -> int:
+        """`notice`: gets the reason while nothing new starts, for `heygemd status`, and None when it has gone."""
+>>>>>>> d7b93fb (Full disks: status says why the queue waits, work space has a quota, what can never fit fails alone)
         unfinished = self._intake.resume()
         sweep_work(self._layout, unfinished)
         if self._journal.setting("paused"):
@@ -189,6 +167,7 @@ class Daemon:
         self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.problem or self._watch.mode)
         while self._stop.reason is None and not (once and self._drained()):
             self._round(once)
+            notice(self._degraded or self._dispatcher.paused_reason)
         return self._finish(once)
 
     def close(self) -> None:

@@ -264,7 +264,11 @@ class Dispatcher:
             return
         for item in active.items:
             if active.error is None and not item.over and item.plan is None and item.folder.is_prepared:
-                self._runner.plan(active, item)
+                try:
+                    self._runner.plan(active, item)
+                except DiskFullError as error:
+                    self._no_room(active, error, now)
+                    return
         if active.error is not None or all(item.over for item in active.items):
             if not self._runner.works_on(active):
                 self._deliver(active, now)
@@ -303,6 +307,8 @@ class Dispatcher:
         now = self._clock()
         if isinstance(error, InputGoneError):
             self._drop(active, error)
+        elif isinstance(error, DiskFullError) and kind == "stage":
+            self._no_room(active, error, now)
         elif isinstance(error, DiskFullError | ShareAwayError):
             self.pause_for(error, _PAUSE_SECONDS)
             active.not_before_seconds = now + _PAUSE_SECONDS
@@ -319,6 +325,18 @@ class Dispatcher:
             active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * 2 ** min(active.attempts, 8))
             self._log(
                 "job.waiting", **active.job.log_context(), reason="its result cannot be delivered now", error=error
+            )
+
+    def _no_room(self, active: ActiveJob, error: DiskFullError, now: float) -> None:
+        """Another job that ends makes room, so it must go on; only where none is at work does the queue wait."""
+        active.not_before_seconds = now + _PAUSE_SECONDS
+        others = any(a is not active and any(item.staged for item in a.items) for a in self._active.values())
+        if not others:
+            self.pause(error.message, for_seconds=_PAUSE_SECONDS)
+        elif active.waits_for != error.message:
+            active.waits_for = error.message
+            self._log(
+                "job.waiting", **active.job.log_context(), reason="there is no room for its work files", error=error
             )
 
     # ---- the end of a job ----

@@ -17,6 +17,8 @@ from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.fleet import Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import plan_item
+from heygemd.service.room import WorkRoom, render_bytes
+from heygemd.service.tasks import TaskSettings
 from heygemd.work.item import Prepared
 
 
@@ -29,23 +31,28 @@ class Plans:
         self._store = store
         self._log = log
 
-    def make(self, active: ActiveJob, item: ActiveItem, scheduler: SchedulerSettings) -> None:
+    def make(self, active: ActiveJob, item: ActiveItem, settings: TaskSettings) -> None:
         """Plan a prepared item, or load its plan and what of it is done. What cannot be planned ends the item.
 
-        Raises DiskFullError and its like where the work folder cannot be used now: that is not the item's fault.
+        Raises DiskFullError and its like where the work folder has no room or cannot be used now: that is not the
+        item's fault.
         """
         if self._fleet.elastic and not self._fleet.configured:
             return  # nobody knows yet what it is to be planned for; asked again in the next round
         with explained(f"work folder of {active.job.name}"):
-            self._make(active, item, scheduler)
+            self._make(active, item, settings)
 
-    def _make(self, active: ActiveJob, item: ActiveItem, scheduler: SchedulerSettings) -> None:
+    def _make(self, active: ActiveJob, item: ActiveItem, settings: TaskSettings) -> None:
+        scheduler = settings.scheduler
         try:
             item.prepared = item.folder.load_prepared()
             plan = item.folder.load_plan()
             if plan is None or not plan.choices:
                 offers = self.offers(scheduler, item.prepared)
                 fresh = plan_item(item.prepared, item.folder, offers, scheduler, self._store.calibration)
+                if plan is None:
+                    room = WorkRoom(active.work.parent, settings.max_work_bytes, settings.min_free_work_bytes)
+                    room.require(f"segments and result of {item.item.name}", render_bytes(item.prepared))
                 plan = fresh if plan is None else replace(fresh, segments=plan.segments)
                 self.keep(active, item, plan)
                 self._tell(active, item, item.prepared, plan)

@@ -127,7 +127,7 @@ class TaskRunner:
             item, lambda prepared: self._plans.offers(scheduler, prepared), scheduler
         )
         if not item.passes:
-            self._plans.make(active, item, scheduler)
+            self._plans.make(active, item, self.settings)
 
     # ---- starting ----
 

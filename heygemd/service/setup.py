@@ -27,6 +27,8 @@ def task_settings(settings: Settings) -> TaskSettings:
         default_engine=settings.engines.default,
         checkpoint_dir=settings.checkpoint_dir,
         provenance=settings.provenance,
+        max_work_bytes=settings.service.max_work_bytes,
+        min_free_work_bytes=settings.service.min_free_state_bytes,
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from heygemd.core.errors import HeygemdError
 from heygemd.core.job import Job
+from heygemd.files import explained
 from heygemd.service.door import ClaimKey, Delivery, InputGoneError, ItemOutcome, StagedItem
+from heygemd.service.room import WorkRoom
 from heygemd.spool.farewell import archive, reject
 from heygemd.spool.layout import Layout
 from heygemd.spool.outbox import ItemResult, publish
@@ -19,13 +21,17 @@ from heygemd.spool.status import write_status
 class ShareDoor:
     """See Door. Methods of different jobs may run side by side."""
 
-    def __init__(self, layout: Layout, *, reserve_bytes: int) -> None:
+    def __init__(self, layout: Layout, *, reserve_bytes: int, max_work_bytes: int = 0) -> None:
         self._layout = layout
+        self._room = WorkRoom(layout.work, max_work_bytes, reserve_bytes)
         self._reserve_bytes = reserve_bytes
         self._sums: dict[str, Mapping[str, str]] = {}
         self._consents: dict[str, Sequence[StagedInput]] = {}
 
     def stage(self, job: Job) -> Sequence[StagedItem]:
+        if not self._layout.job_inputs(job.id).exists():
+            with explained("work folder"):
+                self._room.require(f"copy of {job.name}", sum(file.size for file in job.inputs))
         try:
             staged = stage(job, self._layout, reserve_bytes=self._reserve_bytes)
         except (InputChangedError, InputVanishedError) as error:

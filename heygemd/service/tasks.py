@@ -30,6 +30,8 @@ class TaskSettings:
     checkpoint_dir: Path
     checkpoint: Path | None = None
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
+    max_work_bytes: int = 0
+    min_free_work_bytes: int = 0
 
 
 def prepare_task(

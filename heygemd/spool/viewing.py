@@ -10,7 +10,7 @@ from heygemd.core.errors import HeygemdError, ShareAwayError
 from heygemd.files import explained, open_regular
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
-from heygemd.spool.lock import daemon_pid
+from heygemd.spool.lock import daemon_notice, daemon_pid
 
 FINAL_STATES = ("done", "failed", "cancelled")
 _MAX_BYTES = 1_000_000
@@ -68,6 +68,7 @@ def paused(layout: Layout) -> str | None:
         return None
     try:
         with Journal(layout.journal, readonly=True) as journal:
-            return "by `heygemd pause`" if journal.setting("paused") else None
+            asked = journal.setting("paused")
+        return "by `heygemd pause`" if asked else daemon_notice(layout.lock)
     except (HeygemdError, OSError):
         return None  # an ordinary user may not read the state folder; the status files say it as well

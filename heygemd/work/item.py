@@ -26,6 +26,7 @@ from heygemd.core.clip import AudioInfo, Phone, VideoInfo
 from heygemd.core.options import Options
 from heygemd.core.plan import Plan
 from heygemd.files import publish_file, temp_name, write_json
+from heygemd.media.frames import FrameTable
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,14 @@ class ItemFolder:
         for folder in (self.path, self.path / "segments", self.result):
             folder.mkdir(parents=True, exist_ok=True)
 
+    def save_frames(self, table: FrameTable) -> None:
+        temp = temp_name(self.frames)
+        try:
+            table.save(temp)
+            publish_file(temp, self.frames, replace=True)
+        finally:
+            temp.unlink(missing_ok=True)
+
     def save_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         save_npz(self.path / f"{name}.npz", arrays)
 
@@ -191,9 +200,12 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         if array.dtype.hasobject:
             raise TypeError(f"array {name!r} holds objects")
     temp = temp_name(path)
-    with temp.open("xb") as file:
-        np.savez(file, allow_pickle=False, **dict(arrays))
-    publish_file(temp, path, replace=True)
+    try:
+        with temp.open("xb") as file:
+            np.savez(file, allow_pickle=False, **dict(arrays))
+        publish_file(temp, path, replace=True)
+    finally:
+        temp.unlink(missing_ok=True)
 
 
 def load_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -20,6 +20,7 @@ from heygemd.core.settings import LimitSettings
 from heygemd.core.timeline import num_output_frames
 from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
 from heygemd.failpoints import failpoint
+from heygemd.files import fsync_file
 from heygemd.media.audio import load_speech, probe_audio
 from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
@@ -92,7 +93,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     assert analyser is not None  # noqa: S101 - a clip without a frame has raised UnreadableMediaError
     table = frames.table
     failpoint("prepare.frames")
-    table.save(folder.frames)
+    folder.save_frames(table)
     video = counted(video, table)
     report("analyse", video.num_frames, video.num_frames)
     analysis = analyser.finish()
@@ -181,6 +182,7 @@ def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
     if len(text or "") > most:
         raise LimitError(f"the text has {len(text or '')} characters; the limit is {most}")
     spoken = EspeakSource().speak(text or "", folder.speech, language=options.language, voice=options.voice)
+    fsync_file(folder.speech)
     samples = load_speech(folder.speech, log=folder.log)
     return _Spoken(folder.speech, probe_audio(folder.speech), samples, spoken.phones, spoken.language)
 

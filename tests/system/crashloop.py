@@ -83,6 +83,7 @@ class Loop:
         self.voice = media.speech(self.source / "voice.wav", "Bob.").read_bytes()
         self.daemon = Daemon(
             self.root / "share",
+            LOG__LEVEL="debug",  # segment.started, for what is rendered twice
             SCHEDULER__SEGMENT_SECONDS="0.3",
             SCHEDULER__CPU_SLOTS="1",
             SCHEDULER__ATTEMPTS="1000",
