@@ -150,13 +150,9 @@ class Daemon:
         self._ready = False
         self._greets = True
 
-<<<<<<< HEAD
-    def run(self, once: bool) -> int:
-        self._greets = not once  # nobody waits to hear that it is ready
-=======
     def run(self, once: bool, notice: Callable[[str | None], None] = lambda _text: None) -> int:
         """`notice`: gets the reason while nothing new starts, for `heygemd status`, and None when it has gone."""
->>>>>>> d7b93fb (Full disks: status says why the queue waits, work space has a quota, what can never fit fails alone)
+        self._greets = not once  # nobody waits to hear that it is ready
         unfinished = self._intake.resume()
         sweep_work(self._layout, unfinished)
         if self._journal.setting("paused"):

@@ -34,7 +34,8 @@ COVERED = {
     "spool/control.py:answer": "requests are idempotent and stay until they are answered",
     "spool/farewell.py:_move_one": "archive.move, reject.move",
     "work/item.py:save_arrays": "prepare.analysis, prepare.motion",
-    "work/item.py:save_npz": "prepare.frames, prepare.analysis, prepare.motion",
+    "work/item.py:save_frames": "prepare.frames",
+    "work/item.py:save_npz": "prepare.analysis, prepare.motion",
     "work/item.py:save_prepared": "prepare.record",
     "work/item.py:save_plan": "plan.save",
     "work/item.py:save_segment_stats": "render.stats",
@@ -50,9 +51,10 @@ ELSEWHERE = {
     "work/download.py",
     "work/calibrate.py",
     "service/foreground.py",
+    "service/telemetry.py",
     "spool/submission.py",
 }
-"""Checkpoints, calibration, `heygemd run` and `submit`: no transition of a job of the spool."""
+"""Checkpoints, calibration, figures, `heygemd run` and `submit`: no transition of a job of the spool."""
 
 
 def functions(path: Path) -> Iterator[tuple[str, set[str], set[str]]]:
