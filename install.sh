@@ -10,6 +10,8 @@ source "$HERE/scripts/lib/say.sh"
 source "$HERE/scripts/lib/system.sh"
 # shellcheck source=scripts/lib/python.sh
 source "$HERE/scripts/lib/python.sh"
+# shellcheck source=scripts/lib/samba.sh
+source "$HERE/scripts/lib/samba.sh"
 # shellcheck source=scripts/lib/service.sh
 source "$HERE/scripts/lib/service.sh"
 
@@ -32,6 +34,7 @@ Options:
   --all              test: first the checks that CI runs too (ruff, mypy, import rules)
   --root DIR         service: the share (default: /srv/heygemd)
   --share-group GRP  service: the group whose members use the share (default: heygemd)
+  --with-samba       service: a ready Samba share [heygemd] for that group (remembered for upgrades)
   --dry-run          say what would be done, do nothing
   -h, --help         this text
 
@@ -45,7 +48,7 @@ needs_value() {
 }
 
 parse_arguments() {
-    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no ROOT='' SHARE_GROUP=''
+    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no ROOT='' SHARE_GROUP='' WITH_SAMBA=no
     PASSED=()
     while (($# > 0)); do
         case $1 in
@@ -70,6 +73,12 @@ parse_arguments() {
                 if [[ $1 == --root ]]; then ROOT=$2; else SHARE_GROUP=$2; fi
                 shift
                 ;;
+            *) PASSED+=("$1") ;;
+            esac
+            ;;
+        --with-samba)
+            case $COMMAND in
+            '' | service) WITH_SAMBA=yes ;;
             *) PASSED+=("$1") ;;
             esac
             ;;

@@ -23,10 +23,62 @@ act() {
     fi
 }
 
+# What an upgrade changes outside its release is copied first. Whatever ends the installation early puts it back, with
+# the link, so that a version that is refused leaves no trace.
+readonly ASIDE=$PREFIX/.before
+readonly MANAGED=("$UNIT" "$DROPIN" "$SYSUSERS" "$TMPFILES" "$CONFIG.defaults" "$SAMBA_SHARE" "$SAMBA_CONF")
+PREVIOUS='' # the release that was in use before; empty on a first installation
+
+take_aside() {
+    local file
+    if [[ $DRY_RUN == yes || -z $PREVIOUS || ! -d $PREVIOUS ]]; then return 0; fi
+    rm -rf "$ASIDE"
+    mkdir -p "$ASIDE"
+    for file in "${MANAGED[@]}"; do
+        if [[ -e $file ]]; then cp -a --parents "$file" "$ASIDE"; fi
+    done
+    trap roll_back EXIT
+}
+
+forget_aside() {
+    trap - EXIT
+    if [[ -d $ASIDE ]]; then act rm -rf "$ASIDE"; fi
+}
+
+roll_back() {
+    local rc=$? file changed=no
+    trap - EXIT
+    for file in "${MANAGED[@]}"; do
+        if [[ -e $ASIDE$file ]]; then
+            if cmp -s "$ASIDE$file" "$file"; then continue; fi
+            cp -a "$ASIDE$file" "$file"
+        elif [[ -e $file ]]; then
+            rm -f "$file"
+        else
+            continue
+        fi
+        changed=yes
+        note "put back $file"
+    done
+    if [[ $changed == yes ]]; then
+        systemd-tmpfiles --create "$TMPFILES" || true
+        if systemd_runs; then systemctl daemon-reload || true; fi
+    fi
+    if [[ $(readlink "$CURRENT") != "$PREVIOUS" ]]; then
+        switch_to "$PREVIOUS"
+        warn "went back to $(basename "$PREVIOUS")"
+        if systemd_runs; then
+            systemctl restart heygemd.service || warn "the old version does not start either: journalctl -u heygemd"
+        fi
+    fi
+    rm -rf "$ASIDE"
+    exit "$rc"
+}
+
 systemd_runs() { [[ -d /run/systemd/system ]]; }
 
 install_service() {
-    local release changed=no previous=''
+    local release changed=no
     require_service_machine
     read_answers
     check_answers
@@ -39,14 +91,17 @@ install_service() {
         exec {lock}<"$PREFIX"
         flock --nonblock "$lock" || die "another installation of the service is running"
     fi
+    if [[ $WITH_SAMBA == yes ]]; then SYSTEM_NEEDS+=("${SAMBA_NEEDS[@]}"); fi
     ensure_system_packages "$PYTHON" "$LOG"
     release=$PREFIX/releases/$(release_name)
     install_release "$release"
+    PREVIOUS=$(readlink "$CURRENT" 2>/dev/null || true)
+    take_aside
     install_units
+    if [[ $WITH_SAMBA == yes ]]; then install_samba "$LOG"; fi
     install_configuration "$release"
-    if [[ $(readlink "$CURRENT" 2>/dev/null || true) != "$release" ]]; then
+    if [[ $PREVIOUS != "$release" ]]; then
         examine "$release"
-        previous=$(readlink "$CURRENT" 2>/dev/null || true)
         say "Switching $CURRENT to $(basename "$release")"
         switch_to "$release"
         changed=yes
@@ -55,9 +110,10 @@ install_service() {
         act ln -sfn "$CURRENT/bin/heygemd" "$LINK"
     fi
     if [[ $UNITS_CHANGED == yes ]]; then changed=yes; fi
-    start_service "$changed" "$previous"
+    start_service "$changed"
+    forget_aside
     remember_answers
-    remove_old_releases "$release" "$previous"
+    remove_old_releases "$release"
     tell_where_things_are "$release"
 }
 
@@ -83,6 +139,7 @@ read_answers() {
             case $key in
             root) old_root=$value ;;
             share_group) old_group=$value ;;
+            samba) if [[ $value == yes ]]; then WITH_SAMBA=yes; fi ;;
             esac
         done <"$ANSWERS"
     fi
@@ -111,7 +168,9 @@ check_answers() {
 }
 
 remember_answers() {
-    if [[ $DRY_RUN == no ]]; then printf 'root=%s\nshare_group=%s\n' "$ROOT" "$SHARE_GROUP" >"$ANSWERS"; fi
+    if [[ $DRY_RUN == no ]]; then
+        printf 'root=%s\nshare_group=%s\nsamba=%s\n' "$ROOT" "$SHARE_GROUP" "$WITH_SAMBA" >"$ANSWERS"
+    fi
 }
 
 # The service sees no home folders, so an interpreter from there (pyenv, conda) would not start.
@@ -151,7 +210,7 @@ release_name() {
 
 # What the package is built from, relative to the checkout.
 source_files() (
-    cd "$HERE"
+    cd "$HERE" || exit
     {
         find heygemd checkpoints config -type f ! -name '*.pyc'
         printf '%s\n' pyproject.toml constraints.txt LICENSE
@@ -313,7 +372,7 @@ switch_to() {
 }
 
 start_service() {
-    local changed=$1 previous=$2
+    local changed=$1
     act systemctl enable --quiet heygemd.service
     if ! systemd_runs; then
         note "systemd does not run here: the service starts with the next boot"
@@ -324,22 +383,18 @@ start_service() {
     say "Starting the service (ready when the inbox is watched and the workers answer)"
     if act systemctl restart heygemd.service; then return 0; fi
     journalctl --no-pager -u heygemd.service -n 20 -o cat >&2 || true
-    if [[ -n $previous && -d $previous ]]; then
-        warn "the new version did not become ready; going back to $(basename "$previous")"
-        switch_to "$previous"
-        systemctl restart heygemd.service ||
-            die "the old version does not start either" "See: journalctl -u heygemd.service"
-        die "the new version did not become ready; $(basename "$previous") runs again" "See the lines above."
+    if [[ -n $PREVIOUS && -d $PREVIOUS ]]; then
+        die "the new version did not become ready; $(basename "$PREVIOUS") will run again" "See the lines above."
     fi
     die "the service did not become ready" "See the lines above, and: systemctl status heygemd.service"
 }
 
 # The current release and the one before it stay.
 remove_old_releases() {
-    local keep=$1 previous=$2 release
+    local keep=$1 release
     for release in "$PREFIX"/releases/*; do
-        if [[ ! -d $release || $release == "$keep" || $release == "$previous" ]]; then continue; fi
-        if [[ -z $previous ]]; then continue; fi # nothing was switched: what is there was the one before
+        if [[ ! -d $release || $release == "$keep" || $release == "$PREVIOUS" ]]; then continue; fi
+        if [[ -z $PREVIOUS || $PREVIOUS == "$keep" ]]; then continue; fi # nothing was switched: what is there was the one before
         act rm -rf "$release"
     done
 }
@@ -348,8 +403,11 @@ tell_where_things_are() {
     if [[ $DRY_RUN == yes ]]; then return 0; fi
     say "heygemd is installed ($(basename "$1"))"
     note "share:          $ROOT/inbox   (members of the group $SHARE_GROUP; add one: usermod -aG $SHARE_GROUP NAME)"
+    if [[ $WITH_SAMBA == yes ]]; then
+        note "from Windows:   \\\\$(hostname)\\$SAMBA_SECTION   (each member needs a password there: smbpasswd -a NAME)"
+    fi
     note "configuration:  $CONFIG   (then: systemctl reload heygemd)"
-    note "what it does:   systemctl status heygemd; journalctl -t heygemd -o cat; sudo -u heygemd heygemd status --watch"
+    note "what it does:   systemctl status heygemd; journalctl -t heygemd -o cat; sudo heygemd status --watch"
     note "remove it:      ./install.sh uninstall   (users' files stay)"
 }
 
@@ -362,6 +420,7 @@ uninstall_service() {
         act systemctl disable --quiet heygemd.service || true
     fi
     read_answers
+    if [[ $WITH_SAMBA == yes || -e $SAMBA_SHARE ]]; then remove_samba; fi
     act rm -f "$UNIT" "$DROPIN" "$SYSUSERS" "$TMPFILES" "$LINK" "$CONFIG.defaults"
     if [[ -d $(dirname "$DROPIN") ]]; then
         act rmdir --ignore-fail-on-non-empty "$(dirname "$DROPIN")"
