@@ -54,7 +54,7 @@ class BootTest:
         self.machine = machine
 
     def step_01_install(self) -> str:
-        self.machine.run(f"{INSTALL} --root {ROOT} --share-group {GROUP}", show=True)
+        self.machine.run(f"{INSTALL} --root {ROOT} --share-group {GROUP} --with-samba", show=True)
         state = self.machine.output("systemctl is-active heygemd && systemctl is-enabled heygemd")
         assert state.split() == ["active", "enabled"], state
         return self.machine.output("systemctl show -P StatusText heygemd")
@@ -89,6 +89,27 @@ class BootTest:
     def step_05_a_subfolder_made_with_a_narrow_umask(self) -> str:
         seconds = self._render("quiet", user="alice", folder="private", umask="077")
         return f"result after {seconds:.0f} s"
+
+    def step_05b_a_member_drops_a_pair_over_samba(self) -> str:
+        complaints = self.machine.output("testparm -s 2>&1 >/dev/null | grep -i 'heygemd' || true")
+        assert not complaints, complaints
+        self.machine.run(
+            "apt-get install -q -y --no-install-recommends smbclient >/dev/null && useradd -G users bob"
+            " && for user in alice bob; do printf 'pw\npw\n' | smbpasswd -s -a $user; done"
+        )
+        share = "smbclient //localhost/heygemd -U"
+        assert not self.machine.succeeds(f"{share} bob%pw -c ls"), "not a member, and let in"
+        assert not self.machine.succeeds("smbclient //localhost/heygemd -N -c ls"), "a guest was let in"
+        self.machine.run(
+            f"cd /tmp/sample && {share} alice%pw -c 'cd inbox; mkdir team; cd team;"
+            " put clip.mp4 over-smb.mp4; put speech.wav over-smb.wav'"
+        )
+        seconds = self.machine.wait_for("the result of over-smb", lambda: self._is_done("over-smb"), RENDER_SECONDS)
+        self.machine.run(
+            f"cd /tmp && {share} alice%pw -c 'cd outbox/over-smb; get over-smb.mp4; del over-smb.mp4'"
+            " && ffprobe -v error over-smb.mp4"
+        )
+        return f"result after {seconds:.0f} s, fetched and removed over SMB; others are refused"
 
     def step_06_the_journal(self) -> str:
         lines = self.machine.output("journalctl -t heygemd -o cat").splitlines()
@@ -174,6 +195,15 @@ class BootTest:
         self.machine.run("rm /etc/systemd/system/heygemd.service.d/50-test.conf && systemctl daemon-reload")
         return f"all {len(workers)} workers stopped, killed after {seconds:.0f} s; the job ended well, no restart"
 
+    def step_09c_root_does_not_lock_the_service_out(self) -> str:
+        self.machine.run("systemctl stop heygemd && rm -f /var/lib/heygemd/journal.sqlite3*")
+        self.machine.run("heygemd serve --once; heygemd status; heygemd clean; heygemd doctor", check=False)
+        strangers = self.machine.output("find /var/lib/heygemd ! -user heygemd")
+        assert not strangers, strangers
+        assert self.machine.succeeds("test -f /var/lib/heygemd/journal.sqlite3"), "root made no journal"
+        self.machine.run("systemctl start heygemd")
+        return "the journal that root made is the service's"
+
     def step_10_upgrade(self) -> str:
         self.machine.run("printf '[inbox]\\nscan_seconds = 2.0\\n' >>/etc/heygemd/heygemd.toml.mine; true")
         before = self.machine.output("readlink /opt/heygemd/current")
@@ -204,6 +234,25 @@ class BootTest:
         assert self.machine.output("systemctl is-active heygemd") == "active"
         return done.stdout.strip().splitlines()[-2].strip()
 
+    def step_11b_a_version_whose_doctor_fails_leaves_no_trace(self) -> str:
+        pid = self.machine.output("systemctl show -P MainPID heygemd")
+        look = "readlink /opt/heygemd/current; cat /usr/local/lib/systemd/system/heygemd.service"
+        look += " /etc/heygemd/heygemd.toml.defaults /etc/samba/smb.conf /etc/samba/heygemd.conf | sha256sum"
+        before = self.machine.output(look)
+        self.machine.run(
+            f"cd {FOLDER} && git checkout -q heygemd/service/daemon.py"
+            " && sed -i 's/^version = .*/version = \"9.9.11\"/' pyproject.toml"
+            ' && sed -i \'s/"libx264": /"nosuchencoder": "tests", &/\' heygemd/cli/checks/tools.py'
+            " && sed -i 's/^Nice=5/Nice=6/' systemd/heygemd.service"
+            " && printf '#other_key = 1\n' >>config/heygemd.toml"
+        )
+        done = self.machine.run(f"{INSTALL}", check=False)
+        assert done.returncode != 0, f"a version whose doctor fails was accepted:\n{done.stdout}"
+        assert "nosuchencoder is missing" in done.stdout, done.stdout
+        assert self.machine.output(look) == before, done.stdout
+        assert self.machine.output("systemctl show -P MainPID heygemd") == pid, "it was restarted"
+        return next(line for line in done.stdout.splitlines() if line.startswith("error"))
+
     def step_12_uninstall_leaves_users_files(self) -> str:
         self.machine.run(f"echo keep >{ROOT}/inbox/notes.part")
         before = self.machine.output(f"find {ROOT} | sort")
@@ -211,6 +260,7 @@ class BootTest:
         assert self.machine.output(f"find {ROOT} | sort") == before
         self.machine.run("test -f /etc/heygemd/heygemd.toml && test -d /var/lib/heygemd && test ! -e /opt/heygemd")
         assert not self.machine.succeeds("systemctl cat heygemd.service")
+        assert not self.machine.succeeds("grep -q heygemd /etc/samba/smb.conf || test -e /etc/samba/heygemd.conf")
         return f"{len(before.splitlines())} files and folders of the share left"
 
     # ---------------------------------------------------------------------------------------------- helpers
