@@ -33,7 +33,7 @@ def loudness(speech: Speech) -> Floats:
 
 def _around(values: Floats) -> Floats:
     """The larger of a frame's own value and the next one's: a cut lies between two frames, and both should rest."""
-    return np.maximum(values, np.append(values[1:], values[-1:])).astype(np.float32)
+    return np.asarray(np.maximum(values, np.append(values[1:], values[-1:])), np.float32)
 
 
 def _share_of_usual(values: Floats) -> Floats:

@@ -145,7 +145,8 @@ class Worker:
         return asdict(stats) | ({} if on_device is None else {"device_peak_bytes": on_device})
 
     def _calibrate(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
-        from heygemd.work.calibrate import Shape, calibrate
+        from heygemd.core.fit import Shape
+        from heygemd.work.calibrate import calibrate
 
         self._drop_renderer()
         shape = task.values["shape"]

@@ -59,8 +59,8 @@ def windows(samples: NDArray[np.float32], num_frames: int, fps: Fraction, offset
 def speed(
     mel: NDArray[np.float32], first_column: NDArray[np.int32], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(frames,): how much the sound that a frame is made from differs from that of the frame before, which is what moves
-    a mouth that only listens; times how much of the mouth is taken."""
+    """(frames,): how much the sound that a frame is made from differs from that of the frame before, which is what
+    moves a mouth that only listens; times how much of the mouth is taken."""
     heard = mel[:, np.minimum(first_column + MEL_COLUMNS // 2, mel.shape[1] - 1)]
     change = np.abs(np.diff(heard, axis=1, prepend=heard[:, :1])).mean(axis=0)
     return np.asarray(change * weight, np.float32)
