@@ -57,9 +57,9 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
         if not _reach_share(layout, stop, log, once, watchdog):
             return ShareAwayError.exit_code
         with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
-            daemon = Daemon(settings, layout, journal, stop, log, reload, watchdog, figures)
+            daemon = Daemon(settings, layout, journal, stop, log, reload, watchdog, figures, notice=lock.tell)
             try:
-                code = daemon.run(once, lock.tell)
+                code = daemon.run(once)
             finally:
                 daemon.close()
     log("daemon.stopped", duration_seconds=round(time.monotonic() - started, 1), exit_code=code)
@@ -101,7 +101,10 @@ class Daemon:
         reload: Reload | None,
         watchdog: Watchdog,
         figures: Figures,
+        *,
+        notice: Callable[[str | None], None],
     ) -> None:
+        """`notice`: gets the reason while nothing new starts, for `heygemd status`, and None when it has gone."""
         self._settings = settings
         self._layout = layout
         self._journal = journal
@@ -109,6 +112,7 @@ class Daemon:
         self._log = log
         self._reload = reload
         self._watchdog = watchdog
+        self._notice = notice
         self._calls = Calls()
         rig = make_rig(settings, layout.root, log)
         self._device_names = rig.names
@@ -150,8 +154,7 @@ class Daemon:
         self._ready = False
         self._greets = True
 
-    def run(self, once: bool, notice: Callable[[str | None], None] = lambda _text: None) -> int:
-        """`notice`: gets the reason while nothing new starts, for `heygemd status`, and None when it has gone."""
+    def run(self, once: bool) -> int:
         self._greets = not once  # nobody waits to hear that it is ready
         unfinished = self._intake.resume()
         sweep_work(self._layout, unfinished)
@@ -163,7 +166,7 @@ class Daemon:
         self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.problem or self._watch.mode)
         while self._stop.reason is None and not (once and self._drained()):
             self._round(once)
-            notice(self._degraded or self._dispatcher.paused_reason)
+            self._notice(self._degraded or self._dispatcher.paused_reason)
         return self._finish(once)
 
     def close(self) -> None:
