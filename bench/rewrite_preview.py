@@ -24,6 +24,7 @@ from heygemd.core.options import Options
 from heygemd.engines.base import SPEECH_RATE, Analysis, AnalysisFrame, Region, Speech
 from heygemd.engines.rewrite import RewriteEngine
 from heygemd.engines.rewrite.motion import commands, full_opening
+from heygemd.faces.detect import CascadeDetector
 from heygemd.faces.track import FaceTrack
 
 
@@ -120,7 +121,7 @@ def main() -> None:
     clock = {"decode": 0.0, "analyse": 0.0, "finish": 0.0, "drive": 0.0, "render": 0.0}
 
     with tempfile.TemporaryDirectory() as work:
-        analyser = engine.analyser(info, options, None, Path(work))
+        analyser = engine.analyser(info, options, None, Path(work), CascadeDetector())
         # Half size while the face stays well above the canonical frame's; bounded like the pipeline's first pass.
         scale = max(1.0, max(info.width, info.height) / 1920)
         count = 0

@@ -180,6 +180,13 @@ class EngineSettings(Section):
     checkpoint_dir: Annotated[
         str, Field(description="folder of the operator's checkpoints; empty = STATE/checkpoints")
     ] = ""
+    face_detector: Annotated[
+        Literal["cascade", "s3fd", "retinaface", "scrfd", "blazeface", "blazeface_back", "yunet"],
+        Field(description="cascade is always there; the others find harder faces, slower, with the operator's weights"),
+    ] = "cascade"
+    face_detector_file: Annotated[
+        str, Field(description="weights of the detector; empty = the registry's file for it in checkpoint_dir")
+    ] = ""
 
 
 class RetentionSettings(Section):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from heygemd.core.clip import Box, Phone, VideoInfo
 from heygemd.core.errors import EngineUnavailableError
 from heygemd.core.options import Options
+
+if TYPE_CHECKING:
+    from heygemd.faces.detect import FaceDetector  # brings OpenCV, which the daemon does not load
 
 SPEECH_RATE = 16000
 """Samples a second of all speech given to engines."""
@@ -159,7 +162,12 @@ class LipSyncEngine(Protocol):
         ...
 
     def analyser(
-        self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path
+        self,
+        video: VideoInfo,
+        options: Options,
+        own_speech: NDArray[np.float32] | None,
+        work: Path,
+        detector: FaceDetector,
     ) -> Analyser:
         """`own_speech`: the clip's own sound, 16 kHz mono from frame 0 on, or None. `work`: a scratch folder."""
         ...

@@ -33,7 +33,10 @@ class Detection:
 
 
 class FaceDetector(Protocol):
-    """Finds every face in a picture, whatever the picture's size: the work is bounded inside."""
+    """Finds every face in a picture, whatever its size: the work is bounded inside. `name`: for the receipt."""
+
+    @property
+    def name(self) -> str: ...
 
     def detect(self, image: Image) -> list[Detection]:
         """`image`: (h, w, 3) uint8 BGR. Best first."""
@@ -52,6 +55,8 @@ class CascadeDetector:
     `max_side_px`: the picture is scaled down to this before the search. `thorough`: whether to go on to tilted
     pictures and profiles when nothing frontal is found, which costs about four times as much.
     """
+
+    name = "opencv cascade"
 
     def __init__(self, max_side_px: int = 480, *, thorough: bool = True) -> None:
         self._max_side_px = max_side_px

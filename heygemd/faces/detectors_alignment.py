@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.errors import CheckpointError, EngineUnavailableError
+from heygemd.faces import canon
 from heygemd.faces.detect import Detection
 
 Image = NDArray[np.uint8]
@@ -50,7 +51,8 @@ class _Engine(Protocol):
 class AlignmentDetector:
     """One of face-alignment's detectors on pictures of at most `max_side_px`."""
 
-    def __init__(self, engine: _Engine, max_side_px: int, *, swapped: bool = False) -> None:
+    def __init__(self, name: str, engine: _Engine, max_side_px: int, *, swapped: bool = False) -> None:
+        self.name = name
         self._engine = engine
         self._max_side_px = max_side_px
         self._swapped = swapped
@@ -63,6 +65,32 @@ class AlignmentDetector:
         rows = [np.asarray(row, np.float32).ravel() for row in self._engine.detect_from_image(given)]
         found = [Detection(row[:4] / np.float32(factor), float(row[4])) for row in rows if len(row) >= 5]
         return sorted((d for d in found if d.size > 0), key=lambda d: -d.score)
+
+
+class FrontalBoxes:
+    """The same faces in boxes like those of the frontal cascade, which the tracker knows how to read.
+
+    S3FD, RetinaFace, SCRFD and YuNet draw them as their training data (WIDER FACE) does: tight around forehead, cheeks
+    and chin, with the pupils at `EYES` of width and height. BlazeFace's are taken to lie alike; the eyes, once found,
+    correct what that is off.
+    """
+
+    EYES = np.array([[0.269, 0.337], [0.731, 0.337]])
+
+    def __init__(self, detector: AlignmentDetector) -> None:
+        self._detector = detector
+        self.name = detector.name
+
+    def detect(self, image: Image) -> list[Detection]:
+        """`image`: (h, w, 3) uint8 BGR. Best first."""
+        return [Detection(self._frontal(found.box), found.score) for found in self._detector.detect(image)]
+
+    def _frontal(self, box: NDArray[np.float32]) -> NDArray[np.float32]:
+        low, high = box[:2].astype(np.float64), box[2:].astype(np.float64)
+        eyes = low + self.EYES * (high - low)
+        side = (eyes[1] - eyes[0])[0] / (canon.HAAR_EYES[1] - canon.HAAR_EYES[0])[0]
+        corner = eyes.mean(axis=0) - canon.HAAR_EYES.mean(axis=0) * side
+        return np.concatenate([corner, corner + side]).astype(np.float32)
 
 
 def alignment_detector(
@@ -102,7 +130,7 @@ def alignment_detector(
         first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         message = f"{weights.name} does not hold the weights of the detector {name}: {first}"
         raise CheckpointError(message, path=str(weights)) from error
-    return AlignmentDetector(engine, max_side_px, swapped=as_wav2lip)
+    return AlignmentDetector(name, engine, max_side_px, swapped=as_wav2lip)
 
 
 def _require(path: Path, name: str) -> None:

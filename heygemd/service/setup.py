@@ -26,6 +26,8 @@ def task_settings(settings: Settings) -> TaskSettings:
         media=settings.media,
         default_engine=settings.engines.default,
         checkpoint_dir=settings.checkpoint_dir,
+        face_detector=settings.engines.face_detector,
+        face_detector_file=settings.face_detector_file,
         provenance=settings.provenance,
         max_work_bytes=settings.service.max_work_bytes,
         min_free_work_bytes=settings.service.min_free_state_bytes,

@@ -29,6 +29,8 @@ class TaskSettings:
     default_engine: str
     checkpoint_dir: Path
     checkpoint: Path | None = None
+    face_detector: str = "cascade"
+    face_detector_file: Path | None = None
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     max_work_bytes: int = 0
     min_free_work_bytes: int = 0
@@ -55,6 +57,8 @@ def prepare_task(
         "default_engine": settings.default_engine,
         "checkpoint_dir": str(settings.checkpoint_dir),
         "checkpoint": _text(settings.checkpoint),
+        "face_detector": settings.face_detector,
+        "face_detector_file": _text(settings.face_detector_file),
         "device_kinds": list(kinds),
     }
     return Task(task_id, "prepare", str(folder.path), seen_by_worker(device), device.threads, values)

@@ -28,6 +28,7 @@ from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
 from heygemd.work.choose import checkpoint_id, choose_engine
 from heygemd.work.cuts import cut_cost
+from heygemd.work.detector import make_detector
 from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
 
 Report = Callable[[str, int, int], None]
@@ -48,6 +49,8 @@ class PrepareRequest:
     checkpoint_dir: Path
     checkpoint: Path | None
     device_kinds: tuple[str, ...]
+    face_detector: str = "cascade"
+    face_detector_file: Path | None = None
 
 
 def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
@@ -79,6 +82,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     clock.lap("speech")
 
     failpoint("prepare.analyse")
+    detector = make_detector(request.face_detector, request.face_detector_file, request.checkpoint_dir)
     side = choice.engine.analysis_side(request.options)
     frames = analysis_frames(request.video, video, longest_side=side, log=folder.log, limits=media)
     analyser: Analyser | None = None
@@ -87,7 +91,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
             # The clip's own sound is aligned to its first frame, whose time is known only now.
             start = None if image.pts is None else float(image.pts * video.time_base)
             own = _own_speech(request.video, video, start, folder)
-            analyser = choice.engine.analyser(video, request.options, own, folder.path)
+            analyser = choice.engine.analyser(video, request.options, own, folder.path, detector)
         analyser.update(AnalysisFrame(image.index, image.image, image.scale))
         report("analyse", image.index + 1, max(video.num_frames, image.index + 1))
     assert analyser is not None  # noqa: S101 - a clip without a frame has raised UnreadableMediaError

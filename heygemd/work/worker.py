@@ -116,6 +116,8 @@ class Worker:
             checkpoint_dir=Path(values["checkpoint_dir"]),
             checkpoint=_path(values.get("checkpoint")),
             device_kinds=tuple(values["device_kinds"]),
+            face_detector=values["face_detector"],
+            face_detector_file=_path(values["face_detector_file"]),
         )
         prepared = prepare(request, folder, self.report)
         return {"num_frames": prepared.num_frames, "engine": prepared.engine, "seconds": dict(prepared.seconds)}

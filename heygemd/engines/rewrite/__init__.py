@@ -7,7 +7,7 @@ makes the mouth of the frame obey it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.memory import GROUPS_AT_ONCE
 from heygemd.core.options import Options
 from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
+
+if TYPE_CHECKING:
+    from heygemd.faces.detect import FaceDetector
 
 
 class RewriteEngine:
@@ -43,11 +46,16 @@ class RewriteEngine:
         return PASS_1_SIDE
 
     def analyser(
-        self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path
+        self,
+        video: VideoInfo,
+        options: Options,
+        own_speech: NDArray[np.float32] | None,
+        work: Path,
+        detector: FaceDetector,
     ) -> Analyser:
         from heygemd.engines.rewrite.source import RewriteAnalyser
 
-        return RewriteAnalyser(video, options, own_speech, work)
+        return RewriteAnalyser(video, options, own_speech, work, detector)
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
         from heygemd.engines.rewrite.driver import PersonalDriver, drive

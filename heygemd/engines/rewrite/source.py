@@ -17,7 +17,7 @@ from heygemd.engines.rewrite.material import KEY_BOX, REFERENCE, KeyFrame, ShotM
 from heygemd.engines.rewrite.own import learn_own
 from heygemd.engines.rewrite.shape import FIELD_BOX
 from heygemd.faces import canon
-from heygemd.faces.detect import CascadeDetector
+from heygemd.faces.detect import FaceDetector
 from heygemd.faces.lips import CROP_BOX
 from heygemd.faces.track import FaceTrack, FaceTracker
 
@@ -53,12 +53,19 @@ class Spool:
 class RewriteAnalyser:
     """Frames in order; keeps small mouth crops of all of them on disk and large ones of a few in memory."""
 
-    def __init__(self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path) -> None:
+    def __init__(
+        self,
+        video: VideoInfo,
+        options: Options,
+        own_speech: NDArray[np.float32] | None,
+        work: Path,
+        detector: FaceDetector,
+    ) -> None:
         choice = options.face_box or options.face
         self._rate = video.fps
         self._fps = float(video.fps)
         self._own_speech = own_speech
-        self._tracker = FaceTracker(CascadeDetector(), choice, video.width, video.height, self._fps)
+        self._tracker = FaceTracker(detector, choice, video.width, video.height, self._fps)
         self._path = work / "mouths.bin"
         self._spool = Spool(self._path)
         self._keys: list[KeyFrame] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, 
 from heygemd.engines.wav2lip.container import read_shapes
 from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, preferred_precisions
 from heygemd.engines.wav2lip.variants import Variant, recognise, strip_prefix
+
+if TYPE_CHECKING:
+    from heygemd.faces.detect import FaceDetector
 
 S3FD = "s3fd-619a316812.pth"
 """The reference's own detector: used in reference mode when it lies beside the checkpoint."""
@@ -68,10 +71,14 @@ class Wav2LipEngine:
         return PASS_1_SIDE if options.face_box is None else 64  # a given box needs no pictures, only their times
 
     def analyser(
-        self, video: VideoInfo, options: Options, own_speech: NDArray[np.float32] | None, work: Path
+        self,
+        video: VideoInfo,
+        options: Options,
+        own_speech: NDArray[np.float32] | None,
+        work: Path,
+        detector: FaceDetector,
     ) -> Analyser:
         from heygemd.engines.wav2lip.analyse import FixedBoxAnalyser, ReferenceAnalyser, TrackAnalyser
-        from heygemd.faces.detect import CascadeDetector
 
         facts: dict[str, Any] = {"variant": "" if self._variant is None else self._variant.name}
         if options.face_box is not None:
@@ -80,9 +87,9 @@ class Wav2LipEngine:
         if options.reference and beside is not None and beside.is_file():
             from heygemd.faces.detectors_alignment import alignment_detector
 
-            detector = alignment_detector("s3fd", beside, as_wav2lip=True)
-            return ReferenceAnalyser(detector, video, options, facts | {"detector": "s3fd"})
-        return TrackAnalyser(CascadeDetector(), video, options, facts | {"detector": "opencv cascade"})
+            published = alignment_detector("s3fd", beside, as_wav2lip=True)
+            return ReferenceAnalyser(published, video, options, facts | {"detector": published.name})
+        return TrackAnalyser(detector, video, options, facts | {"detector": detector.name})
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
         """Arrays: `mel` (80, T), `first_column` (frames,), `weight` (frames,) 0..1: how much of the mouth is taken."""

@@ -16,13 +16,14 @@ from heygemd.engines.base import Analysis, AnalysisFrame, MemoryQuery, Region, l
 from heygemd.engines.rewrite import RewriteEngine
 from heygemd.engines.rewrite.motion import commands, full_opening
 from heygemd.engines.rewrite.own import learn_own
+from heygemd.faces.detect import CascadeDetector
 
 MEDIA = Path(__file__).resolve().parents[3] / "../shared/media"
 VIDEO = VideoInfo(512, 400, Fraction(25), 1, 0.04, "yuv420p", still=True)
 
 
 def analyse(frames: list[np.ndarray], work: Path, video: VideoInfo) -> Analysis:
-    analyser = RewriteEngine().analyser(video, Options(), None, work)
+    analyser = RewriteEngine().analyser(video, Options(), None, work, CascadeDetector())
     for i, frame in enumerate(frames):
         analyser.update(AnalysisFrame(i, frame, 1.0))
     return analyser.finish()

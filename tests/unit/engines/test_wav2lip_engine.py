@@ -23,7 +23,7 @@ from heygemd.engines.wav2lip.memory import activations_of, compute_batch
 from heygemd.engines.wav2lip.renderer import BlendRenderer, ReferenceRenderer
 from heygemd.engines.wav2lip.seeded import save_seeded
 from heygemd.engines.wav2lip.variants import variant_named
-from heygemd.faces.detect import Detection
+from heygemd.faces.detect import CascadeDetector, Detection
 from heygemd.faces.track import FaceTrack
 from heygemd.media.mel import SILENCE, mel_spectrogram
 
@@ -225,7 +225,7 @@ def rendered(
 ) -> list[tuple[Region, Any]]:
     engine = Wav2LipEngine()
     assert engine.availability(checkpoint).ok
-    analyser = engine.analyser(VIDEO, options, None, Path())
+    analyser = engine.analyser(VIDEO, options, None, Path(), CascadeDetector())
     for i in range(10):
         analyser.update(AnalysisFrame(i, np.zeros((120, 160, 3), np.uint8), 2.0))
     analysis = analyser.finish()
@@ -356,13 +356,13 @@ def test_frames_without_a_face_pass_through() -> None:
 
 
 def test_fixed_boxes_outside_the_picture_are_refused() -> None:
-    analyser = Wav2LipEngine().analyser(VIDEO, Options(face="400,300,500,400"), None, Path())
+    analyser = Wav2LipEngine().analyser(VIDEO, Options(face="400,300,500,400"), None, Path(), CascadeDetector())
     with pytest.raises(NoFaceError, match="not inside the picture"):
         analyser.finish()
 
 
 def test_a_clip_without_a_face_is_refused() -> None:
-    analyser = Wav2LipEngine().analyser(VIDEO, Options(), None, Path())
+    analyser = Wav2LipEngine().analyser(VIDEO, Options(), None, Path(), CascadeDetector())
     for i in range(3):
         analyser.update(AnalysisFrame(i, np.full((120, 160, 3), 90, np.uint8), 2.0))
     with pytest.raises(NoFaceError, match="no face was found in 3 frames"):

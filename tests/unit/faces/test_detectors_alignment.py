@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from heygemd.core.errors import CheckpointError, EngineUnavailableError
-from heygemd.faces.detect import FaceDetector
-from heygemd.faces.detectors_alignment import DETECTORS, AlignmentDetector, alignment_detector
+from heygemd.core.errors import CheckpointError, ConfigError, EngineUnavailableError
+from heygemd.faces import canon
+from heygemd.faces.detect import Detection, FaceDetector
+from heygemd.faces.detectors_alignment import DETECTORS, AlignmentDetector, FrontalBoxes, alignment_detector
+from heygemd.work.detector import make_detector
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -86,18 +88,18 @@ def test_bounds_the_work_and_gives_source_pixels_best_first() -> None:
     stub = Stub([[10, 20, 50, 60, 0.6], np.array([1, 2, 31, 42, 0.9]), [5, 5, 5, 9, 0.99]])
     image = np.zeros((400, 800, 3), np.uint8)
     image[..., 0] = 255
-    found = AlignmentDetector(stub, 200).detect(image)
+    found = AlignmentDetector("stub", stub, 200).detect(image)
     assert stub.given.shape == (100, 200, 3)
     assert stub.given[0, 0].tolist() == [0, 0, 255]
     assert [d.score for d in found] == [pytest.approx(0.9), pytest.approx(0.6)]
     np.testing.assert_allclose(found[1].box, [40, 80, 200, 240])
-    AlignmentDetector(stub, 200, swapped=True).detect(image)
+    AlignmentDetector("stub", stub, 200, swapped=True).detect(image)
     assert stub.given[0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("rows", [[], [[]], np.array([[]]), np.zeros((0, 5))])
 def test_no_face_is_an_empty_list(rows: Any) -> None:
-    assert AlignmentDetector(Stub(rows), 200).detect(np.zeros((50, 50, 3), np.uint8)) == []
+    assert AlignmentDetector("stub", Stub(rows), 200).detect(np.zeros((50, 50, 3), np.uint8)) == []
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -133,3 +135,34 @@ def test_wrong_weights_are_named(name: str, tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailableError, match="s3fd, retinaface"):
         alignment_detector("nothing", tmp_path)
+
+
+def test_boxes_become_those_of_the_frontal_cascade() -> None:
+    # A face with its pupils 72 px apart, as S3FD draws it (engines.wav2lip.boxes.FACE) and as the cascade does.
+    as_published = np.array([50.0, 18.0, 206.0, 202.0], np.float32)
+
+    class One(AlignmentDetector):
+        def __init__(self) -> None:
+            self.name = "one"
+
+        def detect(self, image: np.ndarray[Any, Any]) -> list[Detection]:
+            return [Detection(as_published, 0.9)]
+
+    frontal = FrontalBoxes(One())
+    (found,) = frontal.detect(np.zeros((256, 256, 3), np.uint8))
+    assert frontal.name == "one"
+    assert found.score == 0.9
+    np.testing.assert_allclose(canon.eyes_from_box(found.box), canon.EYES, atol=1.0)
+    assert found.size == pytest.approx(72 / 0.378, abs=0.5)
+
+
+def test_the_operator_chooses_the_detector_and_its_file(tmp_path: Path) -> None:
+    assert make_detector("cascade", None, tmp_path).name == "opencv cascade"
+    path = seeded("s3fd", tmp_path)
+    assert make_detector("s3fd", path, tmp_path / "elsewhere").name == "s3fd"
+    path.rename(tmp_path / "s3fd-619a316812.pth")
+    assert make_detector("s3fd", None, tmp_path).name == "s3fd"
+    with pytest.raises(CheckpointError, match=r"needs s3fd-619a316812\.pth, which is not there"):
+        make_detector("s3fd", None, tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="yunet needs its weights named"):
+        make_detector("yunet", None, tmp_path)

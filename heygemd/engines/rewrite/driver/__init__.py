@@ -51,11 +51,11 @@ def drive(
         made = tracks_of(evidence, personal)
         opening = scaled_speech(made.opening, personal.opening_range if personal else None)
         tracks = Tracks(opening, made.width, made.closure, made.teeth, made.activity)
-        why = {"driver": "network and phone recogniser", "why": "recorded speech", "sounds": evidence.sounds}
+        why = {"driver": "phonetic, spectral balance and network", "why": "recorded speech"}
         why["speech_seconds"] = round(evidence.speech_seconds, 2)
         if personal is not None:
             why |= {
-                "driver": "network, phone recogniser and the person's own speech",
+                "driver": "phonetic, spectral balance, network and the person's own speech",
                 "own_speech_seconds": round(personal.speech_seconds, 2),
                 "own_offset_seconds": round(personal.offset_seconds, 3),
                 "own_opening_r": round(personal.opening_r, 3),

@@ -42,9 +42,9 @@ class Tracks:
 
 # Widths of the raised-cosine kernels over which neighbours blend. Lips round ahead of and beyond their vowel, so the
 # width blends over longer than the opening does.
-_OPEN_BLEND_SECONDS = 0.16
-_WIDTH_BLEND_SECONDS = 0.26
-_TEETH_BLEND_SECONDS = 0.10
+OPEN_BLEND_SECONDS = 0.16
+WIDTH_BLEND_SECONDS = 0.26
+TEETH_BLEND_SECONDS = 0.10
 _CLOSURE_RAMP_SECONDS = 0.06
 _SHORTEST_CLOSURE_SECONDS = 0.05
 # espeak-ng and most recognisers put a voiceless stop's event at its burst; the lips were shut before that.
@@ -111,17 +111,17 @@ def articulate(sounds: Sequence[TimedSound], num_rows: int, *, exact: bool) -> T
             # The lips part with the burst: of a voiceless stop only the gap before it is closed.
             until = sound.start_seconds + 0.01 if shape.voiceless_stop and exact else end
             _close(closure, start, until)
-    blend = _weighted(opening, open_weight, _OPEN_BLEND_SECONDS)
+    blend = weighted(opening, open_weight, OPEN_BLEND_SECONDS)
     return Tracks(
         blend,
-        _weighted(width, width_weight, _WIDTH_BLEND_SECONDS),
+        weighted(width, width_weight, WIDTH_BLEND_SECONDS),
         closure,
-        smooth(teeth, _TEETH_BLEND_SECONDS),
+        smooth(teeth, TEETH_BLEND_SECONDS),
         activity,
     )
 
 
-def _weighted(values: Floats, weights: Floats, seconds: float) -> Floats:
+def weighted(values: Floats, weights: Floats, seconds: float) -> Floats:
     """Smoothed so that a sound counts by its weight: the dominance of Cohen and Massaro, by convolution."""
     below = smooth(weights, seconds)
     return (smooth(values * weights, seconds) / np.maximum(below, 1e-6)).astype(np.float32)

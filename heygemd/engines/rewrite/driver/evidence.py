@@ -1,4 +1,4 @@
-"""What is known of a recording before anybody's mouth comes into it: the network's and the phone recogniser's views."""
+"""What is known of a recording before anybody's mouth comes into it: three views of it, and where there is speech."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 
 from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.activity import level_gate
-from heygemd.engines.rewrite.driver.allphone import recognise
-from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, articulate, smooth
-from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats
+from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, smooth
+from heygemd.engines.rewrite.driver.balance import balance
+from heygemd.engines.rewrite.driver.cepstra import band_levels
+from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats, log_mel, normalised
 from heygemd.engines.rewrite.driver.network import Heard, at_rate, hear
+from heygemd.engines.rewrite.driver.phonetic import listen
 
 _ENOUGH_ROWS = 50
 _BRIDGED_SECONDS = 1.0
@@ -23,39 +25,46 @@ _USUAL_LEVEL = 0.1
 
 @dataclass(frozen=True)
 class Evidence:
-    """`heard` has rows at FEATURE_RATE, the others at TRACK_RATE. `active`: 0…1, speech with its short gaps."""
+    """`heard`: our network's view, rows at FEATURE_RATE; the others have rows at TRACK_RATE.
+
+    `expected`: the phonetic view. `balance` (rows, 2): the spectrum's, for opening and width. `active`: 0…1, speech
+    with its short gaps.
+    """
 
     heard: Heard
-    table: Tracks
+    expected: Tracks
+    balance: Floats
     active: Floats
-    sounds: int
     speech_seconds: float
 
-    def features(self) -> tuple[Floats, Floats]:
-        """For a regression: (rows, h) the network's hidden layer and (rows, 8) its output and the table's, unscaled."""
+    def views(self) -> tuple[Floats, Floats, Floats]:
+        """Opening and width (rows, 2) at FEATURE_RATE, unscaled: the phonetic view, the balance, the network's."""
         rows = len(self.heard.opening)
-        table = np.stack([self.table.opening, self.table.width, self.table.teeth, self.table.closure], axis=1)
-        halved = table[: 2 * rows].reshape(rows, 2, 4).mean(axis=1)
-        heard = self.heard
-        own = np.stack([heard.opening, heard.width, heard.teeth, heard.closure], axis=1)
-        return heard.hidden, np.concatenate([own, halved], axis=1).astype(np.float32)
+        expected = np.stack([self.expected.opening, self.expected.width], axis=1)
+        heard = np.stack([self.heard.opening, self.heard.width], axis=1)
+        return _halved(expected, rows), _halved(self.balance, rows), heard
 
     def active_rows(self) -> np.ndarray:
         """(rows,) bool at FEATURE_RATE."""
         return np.asarray(self.active[::2][: len(self.heard.opening)] > _SPEECH_LIKELY)
 
 
+def _halved(rows: Floats, count: int) -> Floats:
+    """Rows at TRACK_RATE to `count` at FEATURE_RATE: means of pairs."""
+    return np.asarray(rows[: 2 * count].reshape(count, 2, rows.shape[1]).mean(axis=1), np.float32)
+
+
 def gather(samples: Floats) -> Evidence:
     """Evidence of (n,) float32 speech at 16 kHz. Half a gigabyte beside the sound for an hour."""
     gain = level_gain(samples)
-    heard = hear(samples, gain)
+    heard = hear(normalised(log_mel(samples, gain)))
+    levels = band_levels(samples, gain)
     rows = len(heard.opening) * TRACK_RATE // FEATURE_RATE
-    found = recognise(samples, gain)
-    table = articulate(found, rows, exact=False)
     likely = smooth(at_rate(heard.activity, rows, TRACK_RATE), 0.1)
     gate = level_gate(samples, rows)
     voiced = _dilated(_eroded((likely > _SPEECH_LIKELY) & gate, _BRIEF_ROWS), _BRIEF_ROWS)
-    return Evidence(heard, table, bridged(voiced), len(found), float(voiced.sum()) / TRACK_RATE)
+    seconds = float(voiced.sum()) / TRACK_RATE
+    return Evidence(heard, listen(samples, levels, rows), balance(levels, rows), bridged(voiced), seconds)
 
 
 def level_gain(samples: Floats) -> float:

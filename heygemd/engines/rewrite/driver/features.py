@@ -84,7 +84,7 @@ def normalised(bands: Floats) -> Floats:
     if rows <= 2 * reach:  # one window for all: skip the running sums
         first, last = first[:1], last[:1]
     kept = bands.astype(np.float64) * loud[:, None]
-    zero = np.zeros((1, NUM_BANDS))
+    zero = np.zeros((1, bands.shape[1]))
     sums = np.concatenate([zero, np.cumsum(kept, axis=0)])
     squares = np.concatenate([zero, np.cumsum(kept * kept, axis=0)])
     counts = np.concatenate([[0.0], np.cumsum(loud)])

@@ -1,4 +1,4 @@
-"""The motion of a recording: evidence of the network and of the phone recogniser, combined, and a person's own."""
+"""The motion of a recording: the three views of it combined, and a person's own."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from heygemd.engines.rewrite.driver.network import at_rate
 from heygemd.engines.rewrite.driver.personal import PersonalDriver, regressors
 
 _WIDTH_SPREAD = 0.40
-_SPREAD_OPENS = 0.25  # a mouth that spreads also parts a little, one that rounds closes: seen on four speakers of five
-# A closure that was only heard is believed when the network is fairly sure; the recogniser's word counts less, since it
-# knows English only.
-_CLOSURE_GAIN, _TABLE_SHARE, _CLOSURE_DOUBT = 1.5, 0.25, 0.5
+# Shares of the three standardised views: phonetic, spectral balance, network. docs/driver.md says how they were chosen.
+_OPENING_SHARES = np.array([1.0, 0.75, 0.50], np.float32)
+_WIDTH_SHARES = np.array([1.0, 0.60, 0.50], np.float32)
+# A closure that was only heard is believed from a probability of .3 on and whole from .7 on. The network's word counts
+# less: it hears fewer of them.
+_CLOSURE_GAIN, _NETWORK_SHARE, _CLOSURE_DOUBT = 2.5, 0.3, 0.3
 _MODEST_ROWS = 150  # three seconds of speech: below that the prediction's own spread is not measured
 
 
 def general_rows(evidence: Evidence) -> Floats:
-    """(rows, 2) at FEATURE_RATE: opening and width, each standardised over the speech; both sources count alike."""
-    _, own = evidence.features()
-    scaled = standardised(own, evidence.active_rows())
-    both = scaled[:, 0:2] + scaled[:, 4:6]
-    both[:, 0] += _SPREAD_OPENS * both[:, 1]
-    return standardised(both, evidence.active_rows())
+    """(rows, 2) at FEATURE_RATE: opening and width, each standardised over the speech."""
+    spoken = evidence.active_rows()
+    views = np.stack([standardised(view, spoken) for view in evidence.views()])
+    shares = np.stack([_OPENING_SHARES, _WIDTH_SHARES], axis=1)
+    return standardised(np.einsum("vrk,vk->rk", views, shares), spoken)
 
 
 def motion_rows(evidence: Evidence, personal: PersonalDriver | None) -> Floats:
@@ -31,7 +32,7 @@ def motion_rows(evidence: Evidence, personal: PersonalDriver | None) -> Floats:
     general = general_rows(evidence)
     if personal is None:
         return general
-    x = regressors(evidence)
+    x = regressors(evidence, general)
     own = np.stack([x @ personal.opening, x @ personal.width], axis=1)
     own = standardised(own, evidence.active_rows())
     trust = np.array(personal.trust, np.float32)
@@ -45,10 +46,10 @@ def tracks_of(evidence: Evidence, personal: PersonalDriver | None) -> Tracks:
     """
     rows = len(evidence.active)
     motion = at_rate(motion_rows(evidence, personal), rows, TRACK_RATE) if rows else np.zeros((0, 2), np.float32)
-    heard, table = evidence.heard, evidence.table
+    heard, expected = evidence.heard, evidence.expected
     trust = min(1.0, float(evidence.active_rows().sum()) / _MODEST_ROWS)
-    sure = at_rate(heard.closure, rows, TRACK_RATE) + _TABLE_SHARE * table.closure
-    teeth = (at_rate(heard.teeth, rows, TRACK_RATE) + table.teeth) / 2
+    sure = expected.closure + _NETWORK_SHARE * at_rate(heard.closure, rows, TRACK_RATE)
+    teeth = (at_rate(heard.teeth, rows, TRACK_RATE) + expected.teeth) / 2
     return Tracks(
         opening=motion[:, 0],
         width=np.asarray(motion[:, 1] * _WIDTH_SPREAD * (0.5 + 0.5 * trust), np.float32),

@@ -18,7 +18,7 @@ LEAD_SECONDS = 0.02
 CLOSURE_LEAD_SECONDS = 0.01
 """Lips meet when the sound stops: closures hardly lead."""
 
-_QUIVER_ROWS = 2.0  # 20 ms: regression trembles faster than lips; smoothing it costs no correlation
+_QUIVER_ROWS = 1.0  # 10 ms: regression trembles faster than lips; smoothing it costs no correlation
 _FALL = np.linspace(0.9, 0.0, 10, dtype=np.float32)
 _TYPICAL_TOP = 0.80
 _TOP_PERCENTILE = 95

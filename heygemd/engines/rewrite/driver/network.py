@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from heygemd.engines.rewrite.driver.features import FEATURE_RATE, NUM_BANDS, Floats, log_mel, normalised
+from heygemd.engines.rewrite.driver.features import FEATURE_RATE, NUM_BANDS, Floats
 
 _BLOCK_ROWS = 3000
 
@@ -35,9 +35,9 @@ def _weights() -> dict[str, np.ndarray]:
         return {k: data[k].astype(np.float32) if data[k].dtype == np.float16 else data[k] for k in data.files}
 
 
-def hear(samples: Floats, gain: float = 1.0) -> Heard:
-    """What the network makes of (n,) float32 speech at 16 kHz times `gain`. Works in blocks of a minute."""
-    return run(normalised(log_mel(samples, gain)), _weights())
+def hear(bands: Floats) -> Heard:
+    """What the network makes of (rows, 40) normalised bands. Works in blocks of a minute."""
+    return run(bands, _weights())
 
 
 def run(features: Floats, weights: dict[str, np.ndarray]) -> Heard:

@@ -73,11 +73,13 @@ class PersonalDriver:
         )
 
 
-def regressors(evidence: Evidence) -> Floats:
-    """(rows, features) at FEATURE_RATE: columns standardised over the speech, each group of equal weight."""
-    hidden, own = evidence.features()
-    spoken = evidence.active_rows()
-    parts = (standardised(hidden, spoken) / np.sqrt(hidden.shape[1]), standardised(own, spoken) / np.sqrt(own.shape[1]))
+def regressors(evidence: Evidence, general: Floats) -> Floats:
+    """(rows, features) at FEATURE_RATE: the network's hidden layer, standardised over the speech, and `general`.
+
+    Each of the two groups has equal weight.
+    """
+    hidden, spoken = evidence.heard.hidden, evidence.active_rows()
+    parts = (standardised(hidden, spoken) / np.sqrt(hidden.shape[1]), general / np.sqrt(general.shape[1]))
     return np.asarray(np.clip(np.concatenate(parts, axis=1), -3, 3), np.float32)
 
 
@@ -128,7 +130,7 @@ def fit(
         return None
     targets = [detrended(track, fps, spoken) for track in (opening, width)]
     offset = _offset(general, targets, spoken, fps)
-    x = at_frames(regressors(evidence), frames, fps, LEAD_SECONDS - offset)
+    x = at_frames(regressors(evidence, general), frames, fps, LEAD_SECONDS - offset)
     base = at_frames(general, frames, fps, LEAD_SECONDS - offset)
     weights = [_ridge(x[spoken], y[spoken]) for y in targets]
     checked = [_held_out(x, y, base[:, k], spoken) for k, y in enumerate(targets)]
