@@ -205,6 +205,13 @@ class NodeLostError(TryLaterError):
     default_remedy = "It is rendered again elsewhere; `ray status` shows which nodes the cluster still has."
 
 
+class LeaseLostError(TryLaterError):
+    """Another daemon owns the share now."""
+
+    code = "HG-2008"
+    default_remedy = "Nothing: the other daemon goes on with the jobs, and this one stands by."
+
+
 class RenderError(HeygemdError):
     """Rendering failed for a reason that is not the input's fault."""
 

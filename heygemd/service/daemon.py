@@ -24,6 +24,7 @@ from heygemd.service.pulse import Watchdog
 from heygemd.service.setup import make_calibration, make_rig, task_settings
 from heygemd.service.share_door import ShareDoor
 from heygemd.service.signals import Signals
+from heygemd.service.standby import Ownership, in_turn
 from heygemd.service.telemetry import Telemetry
 from heygemd.spool.drops import Scan
 from heygemd.spool.inbox import Inbox
@@ -57,11 +58,9 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
         if not _reach_share(layout, stop, log, once, watchdog):
             return ShareAwayError.exit_code
         with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
-            daemon = Daemon(settings, layout, journal, stop, log, reload, watchdog, figures, notice=lock.tell)
-            try:
-                code = daemon.run(once)
-            finally:
-                daemon.close()
+            make = partial(Daemon, settings, layout, journal, stop, log, reload, watchdog, figures, notice=lock.tell)
+            feed = partial(watchdog.feed, 0.0, 0.0)
+            code = in_turn(layout, settings.service.takeover_seconds, journal, stop, log, make, once, feed)
     log("daemon.stopped", duration_seconds=round(time.monotonic() - started, 1), exit_code=code)
     return code
 
@@ -101,6 +100,7 @@ class Daemon:
         reload: Reload | None,
         watchdog: Watchdog,
         figures: Figures,
+        ownership: Ownership | None,
         *,
         notice: Callable[[str | None], None],
     ) -> None:
@@ -111,6 +111,7 @@ class Daemon:
         self._stop = stop
         self._log = log
         self._reload = reload
+        self._ownership = ownership
         self._watchdog = watchdog
         self._notice = notice
         self._calls = Calls()
@@ -127,6 +128,7 @@ class Daemon:
                 layout,
                 reserve_bytes=settings.service.min_free_state_bytes,
                 max_work_bytes=settings.service.max_work_bytes,
+                fence=_free if ownership is None else ownership.fence,
             ),
             devices=rig.devices,
             host=rig.host,
@@ -137,7 +139,7 @@ class Daemon:
             calibration=calibration,
             watch=self._device_watch,
         )
-        self._intake = Intake(journal, self._dispatcher, layout, self._calls, log)
+        self._intake = Intake(journal, self._dispatcher, layout, self._calls, log, ownership=ownership)
         self._notifier = Notifier(settings.service.notify_hosts, log)
         self._housekeeping = Housekeeping(settings, layout, journal, self._calls, log)
         self._inbox = Inbox(layout, settings.inbox, settings.limits)
@@ -165,6 +167,8 @@ class Daemon:
         self._watch.start()
         self._log("watch.started", path=str(self._layout.inbox), reason=self._watch.problem or self._watch.mode)
         while self._stop.reason is None and not (once and self._drained()):
+            if self._ownership is not None:
+                self._ownership.turn()
             self._round(once)
             self._notice(self._degraded or self._dispatcher.paused_reason)
         return self._finish(once)
@@ -214,6 +218,7 @@ class Daemon:
             self._ended_jobs += 1
             self._failed_jobs += job.state is JobState.FAILED
             self._notifier.tell(job)
+            self._intake.let_go(job)
         self._dispatcher.ended.clear()
 
     def _scan(self, now: float) -> None:
@@ -337,6 +342,10 @@ class Daemon:
         while self._dispatcher.counts["tasks"] and time.monotonic() < until:
             self._dispatcher.step()
             self._watchdog.feed(0.0, 0.0)  # bounded by drain_seconds
+
+
+def _free() -> None:
+    """Nobody else works on the share."""
 
 
 def _changed_keys(old: Settings, new: Settings) -> list[str]:

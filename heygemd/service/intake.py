@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from heygemd.core.errors import BadInputError, HeygemdError
+from heygemd.core.errors import BadInputError, HeygemdError, LeaseLostError
 from heygemd.core.job import Job, JobState
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.fleet import LogEvent
+from heygemd.service.standby import Ownership, take_in
 from heygemd.spool.control import Request, answer, take_requests
 from heygemd.spool.drops import Drop, Scan, Why
 from heygemd.spool.farewell import begin_retry, restore
@@ -41,7 +42,10 @@ class Intake:
         calls: Calls,
         log: LogEvent,
         clock: Callable[[], float] = time.time,
+        ownership: Ownership | None = None,
     ) -> None:
+        """`ownership`: of a share that several daemons serve; claims are written there too, and first."""
+        self._ownership = ownership
         self._journal = journal
         self._dispatcher = dispatcher
         self._layout = layout
@@ -86,14 +90,43 @@ class Intake:
             if error is not None:
                 job = job.evolve(error=error.to_dict())
             jobs[job.id] = (job, drop)
-        added = self._journal.add_all([job for job, _ in jobs.values()]) if jobs else ()
+        made = [job for job, _ in jobs.values()]
+        if not made:
+            return 0
+        if self._ownership is None:
+            return self._enter(made)
+        claim = partial(_claim_on_share, self._ownership, made)
+        self._calls.start(f"claim {made[0].id}", claim, partial(self._claimed, made))
+        return len(made)
+
+    def _enter(self, jobs: Sequence[Job]) -> int:
+        added = self._journal.add_all(jobs)
         for job in added:
-            drop = jobs[job.id][1]
             if job.error is None:
-                path = drop.manifest or drop.items[0].video
+                path = job.manifest or job.items[0].video
                 self._log("job.claimed", **job.log_context(), path=path, count=len(job.items), folder=job.folder)
             self._dispatcher.submit(job)
         return len(added)
+
+    def _claimed(self, jobs: Sequence[Job], holders: Sequence[Job] | None, error: HeygemdError | None) -> None:
+        """The share has said whose each drop is. What failed is seen again by the next scan."""
+        if error is not None or holders is None or self._ownership is None:
+            if not isinstance(error, LeaseLostError):
+                self._log("daemon.degraded", reason="drops could not be claimed on the share", error=error)
+            return
+        self._enter([job for job, holder in zip(jobs, holders, strict=True) if holder.id == job.id])
+        for holder in (holder for job, holder in zip(jobs, holders, strict=True) if holder.id != job.id):
+            known = self._journal.get(holder.id)
+            if known is None and (taken := take_in(self._journal, holder)) is not None:
+                self._log("job.adopted", **taken.log_context())
+                self._dispatcher.submit(taken)
+            elif known is not None and known.state.final:
+                self.let_go(known)  # a claim that outlived its job: the next scan finds the drop free
+
+    def let_go(self, job: Job) -> None:
+        """An ended job claims nothing on the share any more, unless inputs of it still lie in the inbox."""
+        if self._ownership is not None and all(job.id != stuck.id for stuck in self._journal.stuck_jobs()):
+            self._calls.start(f"release {job.id}", partial(self._ownership.book.release, job), _released)
 
     # ---- the command line ----
 
@@ -147,7 +180,8 @@ class Intake:
             raise BadInputError(f"{job.name} is {job.state.value}", remedy="Only failed or cancelled jobs are retried.")
         # What was refused before it became a job is read anew from the inbox.
         way: Callable[[Job, Layout], Any] = begin_retry if job.items else restore
-        self._calls.start(request.id, partial(way, job, self._layout), partial(self._retried, request, job))
+        again = partial(_begin_again, self._ownership, way, job, self._layout)
+        self._calls.start(request.id, again, partial(self._retried, request, job))
 
     def _retried(self, request: Request, job: Job, _value: Any, error: HeygemdError | None) -> None:
         if error is not None:
@@ -170,6 +204,21 @@ class Intake:
     def _answer(self, request: Request, error: HeygemdError) -> None:
         self._log("control.refused", reason=error.message, error=error)
         answer(self._layout.control, request.id, False, error.message, error=error.to_dict())
+
+
+def _claim_on_share(ownership: Ownership, jobs: Sequence[Job]) -> list[Job]:
+    ownership.fence()
+    return ownership.book.claim(jobs)
+
+
+def _begin_again(ownership: Ownership | None, way: Callable[[Job, Layout], Any], job: Job, layout: Layout) -> None:
+    way(job, layout)
+    if ownership is not None and job.items:
+        _claim_on_share(ownership, [job])
+
+
+def _released(_value: Any, _error: HeygemdError | None) -> None:
+    """A claim that stays is released by the next daemon that works: its journal, or the inbox, knows better."""
 
 
 def settled(scan: Scan) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,17 @@ from heygemd.spool.status import write_status
 class ShareDoor:
     """See Door. Methods of different jobs may run side by side."""
 
-    def __init__(self, layout: Layout, *, reserve_bytes: int, max_work_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        reserve_bytes: int,
+        max_work_bytes: int = 0,
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`fence` raises LeaseLostError where the share is another daemon's."""
         self._layout = layout
+        self._fence = fence
         self._room = WorkRoom(layout.work, max_work_bytes, reserve_bytes)
         self._reserve_bytes = reserve_bytes
         self._sums: dict[str, Mapping[str, str]] = {}
@@ -59,6 +68,7 @@ class ShareDoor:
         still_needed: Collection[ClaimKey],
     ) -> Delivery:
         self._layout.check_share()  # a bare mount point must not swallow results
+        self._fence()
         sums = self._sums.get(job.id, {})
         inputs = [{**entry, "sha256": sums.get(entry["path"])} for entry in receipt["inputs"]]
         results = [ItemResult(o.item.name, o.video, o.sheet, dict(o.receipt)) for o in outcomes if o.video is not None]
