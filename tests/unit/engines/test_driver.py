@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from heygemd.core.clip import Phone
 from heygemd.engines.rewrite.driver import MouthMotion, drive
-from heygemd.engines.rewrite.driver.allphone import chunks
 from heygemd.engines.rewrite.driver.articulate import timed_sounds
+from heygemd.engines.rewrite.driver.phonetic import chunks
 from heygemd.engines.rewrite.driver.sounds import SOUNDS, sounds_of, sounds_of_arpabet
 
 FPS = Fraction(25)
