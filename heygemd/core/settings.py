@@ -34,6 +34,14 @@ class InboxSettings(Section):
     max_pending_per_folder: Annotated[
         int, Field(ge=1, description="jobs of one folder that may wait; more stay in the inbox until there is room")
     ] = 10_000
+    max_pending_bytes_per_folder: Annotated[
+        int,
+        Field(ge=0, description="bytes of one folder's waiting jobs; a single drop beyond is refused; 0 = no limit"),
+    ] = 0
+    max_active_seconds_per_folder: Annotated[
+        float,
+        Field(ge=0, description="seconds of video of one folder in work at once; its other jobs wait; 0 = no limit"),
+    ] = 0.0
 
 
 class LimitSettings(Section):

@@ -83,6 +83,11 @@ class ActiveJob:
         return ActiveJob(job, items, work, error)
 
     @property
+    def video_seconds(self) -> float:
+        """Of all its results, as far as they are known yet."""
+        return sum(item.prepared.num_frames / float(item.prepared.fps) for item in self.items if item.prepared)
+
+    @property
     def fraction(self) -> float:
         if self.job.state in (JobState.QUEUED, JobState.STAGING) or not self.items:
             return 0.0

@@ -7,14 +7,14 @@ from the journal and the work folders, so a restart repeats only what was not fi
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import Job, JobState
-from heygemd.core.placement import Device, Request, Scheduler
+from heygemd.core.placement import Device
 from heygemd.core.retry import decide
 from heygemd.failpoints import failpoint
 from heygemd.files import explained, remove_tree
@@ -22,6 +22,7 @@ from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.watch import Watch
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
+from heygemd.service.admission import Admission
 from heygemd.service.door import Delivery, Door, InputGoneError
 from heygemd.service.fleet import DeviceUse, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
@@ -29,6 +30,7 @@ from heygemd.service.pool import Answer, Board, SharePool
 from heygemd.service.pulse import Pulse
 from heygemd.service.runner import TaskRunner
 from heygemd.service.tasks import TaskSettings
+from heygemd.spool.fairness import Load
 from heygemd.work.executor import Executor
 
 Cause = Literal["operator", "file", "disk", "share", "input"]
@@ -76,8 +78,7 @@ class Dispatcher:
             watch=watch,
         )
         self._queued: dict[str, Job] = {}
-        # Who is let in is decided as tasks are placed: by priority, age and fair share, at a cost that stays flat.
-        self._admission = Scheduler(aging_seconds=settings.scheduler.aging_seconds)
+        self._admission = Admission(settings.scheduler.aging_seconds)
         self._active: dict[str, ActiveJob] = {}
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
@@ -100,12 +101,12 @@ class Dispatcher:
     def submit(self, job: Job) -> None:
         """A job of the journal that is not over. The journal holds it already."""
         self._queued[job.id] = job
-        self._admission.offer(Request(job.id, job.id, job.folder, job.priority, job.created_seconds, 0, {"job": (1,)}))
+        self._admission.offer(job)
 
     def cancel(self, job_id: str) -> bool:
         """End a job; its inputs go to failed/. False when it is not here."""
         if job_id in self._queued:
-            self._admission.withdraw(job_id)
+            self._admission.withdraw(self._queued[job_id])
             self._activate(self._queued.pop(job_id))
         active = self._active.get(job_id)
         if active is None:
@@ -179,16 +180,18 @@ class Dispatcher:
     def devices_in_use(self) -> list[DeviceUse]:
         return self._runner.devices_in_use()
 
-    def pending_by_folder(self) -> dict[str, int]:
-        """Jobs of each drop folder that wait."""
-        return dict(Counter(job.folder for job in self._queued.values()))
+    def pending_by_folder(self) -> dict[str, Load]:
+        """What of each drop folder waits."""
+        found: defaultdict[str, Load] = defaultdict(Load)
+        for job in self._queued.values():
+            found[job.folder] = found[job.folder].with_one(sum(file.size for file in job.inputs))
+        return dict(found)
 
     def views(self) -> dict[str, dict[str, Any]]:
         """Job name → what its status file says."""
         now = self._clock()
         queued = {
-            job.name: views.queued(job, position, self.paused_reason, now)
-            for position, job in enumerate(self._order(now), start=1)
+            job.name: self._queued_view(job, position, now) for position, job in enumerate(self._order(now), start=1)
         }
         return queued | {
             a.job.name: views.active(a, self._runner.devices_of(a), self.paused_reason, now, self.problem)
@@ -239,11 +242,17 @@ class Dispatcher:
 
     def _admit(self, now: float) -> None:
         """Let in as many jobs as keep the slots busy, and one more whose inputs are copied meanwhile."""
-        room = self._runner.num_slots + 1
-        self._admission.aging_seconds = self.settings.scheduler.aging_seconds
-        self._admission.set_devices([Device("jobs", "job", room, room, room)])
-        for placement in self._admission.decide(now):
-            self._activate(self._queued.pop(placement.request.id))
+        seconds: Counter[str] = Counter()
+        for active in self._active.values():
+            seconds[active.job.folder] += active.video_seconds  # type: ignore[assignment]  # a Counter of floats
+        for job_id in self._admission.decide(
+            now,
+            room=self._runner.num_slots + 1,
+            aging_seconds=self.settings.scheduler.aging_seconds,
+            seconds=seconds,
+            most_seconds=self.settings.max_active_seconds_per_folder,
+        ):
+            self._activate(self._queued.pop(job_id))
 
     def _activate(self, job: Job) -> None:
         if job.started_seconds is None:
@@ -396,4 +405,8 @@ class Dispatcher:
         if self._queued and now - self._shown_queue_seconds >= 10 * self._status_seconds:
             self._shown_queue_seconds = now
             for position, job in enumerate(self._order(now)[:100], start=1):
-                self._board.put(job, views.queued(job, position, self.paused_reason, now))
+                self._board.put(job, self._queued_view(job, position, now))
+
+    def _queued_view(self, job: Job, position: int, now: float) -> dict[str, Any]:
+        held = f"folder {job.folder or 'inbox'} has enough in work" if self._admission.holds(job.folder) else None
+        return views.queued(job, position, self.paused_reason, now, held)

@@ -29,6 +29,7 @@ def task_settings(settings: Settings) -> TaskSettings:
         face_detector=settings.engines.face_detector,
         face_detector_file=settings.face_detector_file,
         provenance=settings.provenance,
+        max_active_seconds_per_folder=settings.inbox.max_active_seconds_per_folder,
         max_work_bytes=settings.service.max_work_bytes,
         min_free_work_bytes=settings.service.min_free_state_bytes,
     )

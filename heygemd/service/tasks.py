@@ -32,6 +32,7 @@ class TaskSettings:
     face_detector: str = "cascade"
     face_detector_file: Path | None = None
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
+    max_active_seconds_per_folder: float = 0.0
     max_work_bytes: int = 0
     min_free_work_bytes: int = 0
 

@@ -23,8 +23,11 @@ def iso(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def queued(job: Job, position: int, paused_reason: str | None, now: float) -> dict[str, Any]:
-    reason = f"the queue is paused: {paused_reason}" if paused_reason else f"waits as number {position} of the queue"
+def queued(job: Job, position: int, paused_reason: str | None, now: float, held: str | None = None) -> dict[str, Any]:
+    """`held`: why its folder has to wait."""
+    reason = f"waits as number {position} of the queue" + (f"; {held}" if held else "")
+    if paused_reason:
+        reason = f"the queue is paused: {paused_reason}"
     return _view(job, job.state, now, percent=0, position=position, reason=reason, next_action="it starts by itself")
 
 

@@ -6,18 +6,21 @@ Used from one thread. It never writes, moves or removes anything.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from heygemd.core.errors import BadInputError, HeygemdError, MissingInputError, ShareAwayError
+from heygemd.core.errors import BadInputError, HeygemdError, MissingInputError, ShareAwayError, UnsafePathError
+from heygemd.core.job import InputFile
 from heygemd.core.manifest import Manifest, Preset
 from heygemd.core.settings import InboxSettings, LimitSettings
 from heygemd.files import explained
 from heygemd.spool.consent import NOT_ALONE, Consents, consent_stem
 from heygemd.spool.documents import manifest_stem
 from heygemd.spool.drops import ClaimKey, Drop, Ignored, Refusal, Scan, Waiting, Why
+from heygemd.spool.fairness import Load, within_limits
 from heygemd.spool.ignore import Ignore
 from heygemd.spool.layout import Layout
 from heygemd.spool.listing import Listing, Seen, list_inbox
@@ -26,6 +29,7 @@ from heygemd.spool.pairing import Lone, Pair, kind_of, pair_files, stem_of
 from heygemd.spool.resolve import Finder, Found, check_files, drop_of_manifest, drop_of_pair, refused_drop
 from heygemd.spool.settle import Settle
 from heygemd.spool.wording import Wording, Words
+from heygemd.spool.writers import being_written, knows_writers
 
 
 class Inbox:
@@ -54,11 +58,11 @@ class Inbox:
         self._settle.require(settings.settle_scans, settings.settle_seconds)
         self._wording = Wording(self._layout.inbox, settings.max_manifest_bytes)
 
-    def scan(self, claimed: Collection[ClaimKey], pending: Mapping[str, int] | None = None) -> Scan:
+    def scan(self, claimed: Collection[ClaimKey], pending: Mapping[str, Load] | None = None) -> Scan:
         """Look at everything once.
 
         `claimed`: a snapshot of `Journal.claimed_identities()`, taken after the last scan's drops were added.
-        `pending`: folder → jobs of it that wait already. Raises ShareAwayError when the share is not there.
+        `pending`: folder → what of it waits already. Raises ShareAwayError when the share is not there.
         """
         start = self._monotonic()
         self._layout.check_share()
@@ -73,7 +77,11 @@ class Inbox:
         self._settle.observe({**listing.files, **presets}, {i.path for i in listing.unreadable}, start)
         found = _Pass(listing, self._settle, self._wording, self._settings, self._limits, claimed)
         found.run()
-        ready = found.within_limits(pending or {})
+        found.hold_back_written(self._layout.inbox)
+        fair = within_limits(found.ready, pending or {}, self._settings)
+        ready = fair.ready
+        found.waiting += fair.waiting
+        found.refused += fair.refused
         taken: frozenset[str] = frozenset()
         if ready or found.refused:
             with explained(f"share {self._layout.root}"):
@@ -176,20 +184,25 @@ class _Pass:
                 names = ", ".join(shown(name) for name in sorted(self.named_by[path]))
                 self._wait(path, Why.IN_USE, [seen], f"{names} name it")
 
-    def within_limits(self, pending: Mapping[str, int]) -> list[Drop]:
-        """The ready drops, the longest quiet first, as far as their folders have room for more."""
-        counts = Counter(pending)
-        limit = self.settings.max_pending_per_folder
-        ready = []
-        for quiet, drop in sorted(self.ready, key=lambda r: (-r[0], r[1].inputs[0].path)):
-            if counts[drop.folder] >= limit:
-                detail = f"{limit} jobs of this folder wait already"
-                files = tuple(file.path for file in drop.inputs)
-                self.waiting.append(Waiting(drop.manifest or files[0], Why.FOLDER_LIMIT, quiet, detail, files))
-            else:
-                counts[drop.folder] += 1
-                ready.append(drop)
-        return ready
+    def hold_back_written(self, inbox: Path) -> None:
+        """What somebody still has open is not complete, however long it was quiet."""
+        if not (self.ready or self.refused) or not knows_writers(inbox):
+            return
+        ready, refused = self.ready, self.refused
+        self.ready = [(quiet, drop) for quiet, drop in ready if not self._written(inbox, drop.inputs)]
+        self.refused = [refusal for refusal in refused if not self._written(inbox, refusal.drop.inputs)]
+
+    def _written(self, inbox: Path, inputs: Sequence[InputFile]) -> bool:
+        for file in inputs:
+            try:
+                written = being_written(inbox, file.path)
+            except (OSError, UnsafePathError):
+                written = False  # it changed this moment: staging looks closer
+            if written:
+                group = [self.listing.files[one.path] for one in inputs]
+                self._wait(inputs[0].path, Why.BUSY, group, f"{shown(file.path)} is still open for writing")
+                return True
+        return False
 
     def _manifest(self, seen: Seen, words: Words, found: Found) -> None:
         """Sort one unclaimed manifest."""

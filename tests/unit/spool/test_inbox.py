@@ -13,6 +13,7 @@ import pytest
 from heygemd import failpoints
 from heygemd.core.errors import LimitError, MissingInputError, ShareAwayError, UnsafePathError
 from heygemd.spool.drops import Why
+from heygemd.spool.fairness import Load
 
 from .conftest import Desk
 
@@ -333,9 +334,50 @@ def test_folder_limit_leaves_the_rest_in_the_inbox(make_desk: Callable[..., Desk
         desk.put(f"f/{n}.mp4")
         desk.put(f"f/{n}.wav")
     desk.settled()
-    scan = desk.inbox.scan(frozenset(), {"f": 1})
+    scan = desk.inbox.scan(frozenset(), {"f": Load(1)})
     assert len(scan.ready) == 2
     assert [w.reason for w in scan.waiting] == [Why.FOLDER_LIMIT] * 3
+
+
+def test_bytes_of_a_folder_are_limited_and_what_never_fits_is_refused(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(max_pending_bytes_per_folder=100)
+    for name, size in (("a", 40), ("b", 40), ("c", 40), ("huge", 101)):
+        desk.put(f"f/{name}.mp4", b"x" * (size - 1))
+        desk.put(f"f/{name}.wav", b"x")
+    desk.put("g/d.mp4", b"x" * 90)
+    desk.put("g/d.wav")
+    desk.settled()
+    scan = desk.inbox.scan(frozenset(), {"f": Load(1, 30)})
+    assert [d.name for d in scan.ready] == ["a", "d"], "another folder has room of its own"
+    assert [(w.path, w.reason) for w in scan.waiting] == [("f/b.mp4", Why.FOLDER_LIMIT), ("f/c.mp4", Why.FOLDER_LIMIT)]
+    assert "70 bytes of this folder wait already; 100 may" in scan.waiting[0].detail
+    (refusal,) = scan.refused
+    assert isinstance(refusal.error, LimitError) and refusal.drop.items == () and len(refusal.drop.inputs) == 2
+    assert len(desk.inbox.scan(frozenset(), {}).ready) == 3, "later there is room: nothing was dropped"
+
+
+def test_what_is_open_for_writing_waits(desk: Desk) -> None:
+    desk.put("a.mp4")
+    desk.put("a.wav")
+    desk.put("b.job.json", "{")
+    with (desk.layout.inbox / "a.mp4").open("ab"), (desk.layout.inbox / "b.job.json").open("ab"):
+        scan = desk.settled()
+        assert not scan.ready and not scan.refused
+        assert {(w.reason, w.detail.partition(" ")[2]) for w in scan.waiting} == {
+            (Why.BUSY, "is still open for writing")
+        }
+        assert not desk.scan(1e6).ready, "however long it is quiet"
+    with (desk.layout.inbox / "a.mp4").open("rb"):
+        scan = desk.scan(1.0)
+        assert len(scan.ready) == 1 and len(scan.refused) == 1, "readers do not matter"
+
+
+def test_filesystems_that_refuse_leases_are_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heygemd.spool.writers.fs_type", lambda _path: "nfs4")
+    desk.put("a.mp4")
+    desk.put("a.wav")
+    with (desk.layout.inbox / "a.mp4").open("ab"):
+        assert desk.settled().ready
 
 
 def test_a_file_over_the_limit_is_refused(desk: Desk) -> None:
