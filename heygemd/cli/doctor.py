@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import stat
+from typing import Annotated
+
 import typer
 from rich.text import Text
 
@@ -14,17 +19,39 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(context: typer.Context, as_json: JsonOption = False) -> int:
-    """Test the share, the programs and the machine. Exits 1 when something would make jobs fail."""
+def doctor(
+    context: typer.Context,
+    as_json: JsonOption = False,
+    without_unit: Annotated[
+        bool, typer.Option("--without-unit", help="Leave out the service and its ports, as the installer does.")
+    ] = False,
+) -> int:
+    """Test the share, the programs, the machine and the service. Exits 1 when something would make jobs fail."""
     from heygemd.cli.checks.machine import check_machine
+    from heygemd.cli.checks.member import check_member, drop_as_member
     from heygemd.cli.checks.share import check_share
+    from heygemd.cli.checks.signing import check_signing
     from heygemd.cli.checks.tools import check_tools
+    from heygemd.cli.checks.unit import check_ports, check_units
 
-    settings = globals_of(context).as_service()
+    options = globals_of(context)
+    inbox = options.settings.root / "inbox"
+    tried = os.geteuid() == 0 and inbox.is_dir()
+    dropped = drop_as_member(inbox) if tried and inbox.stat().st_mode & stat.S_IWGRP else None
+    settings = options.as_service()
+    parts = [
+        check_share(settings),
+        check_member(inbox, dropped, tried=tried),
+        check_tools(),
+        check_machine(settings),
+        check_signing(settings.provenance),
+    ]
+    if not without_unit:
+        parts += [check_units(), check_ports(settings)]
     counts = {"ok": 0, "warn": 0, "fail": 0}
     told = []
     out = console()
-    for finding in (f for part in (check_share(settings), check_tools(), check_machine(settings)) for f in part):
+    for finding in itertools.chain.from_iterable(parts):
         counts[finding.level] += 1
         told.append(finding.to_dict())
         if not as_json:

@@ -35,7 +35,9 @@ take_aside() {
     rm -rf "$ASIDE"
     mkdir -p "$ASIDE"
     for file in "${MANAGED[@]}"; do
-        if [[ -e $file ]]; then cp -a --parents "$file" "$ASIDE"; fi
+        if [[ ! -e $file ]]; then continue; fi
+        mkdir -p "$ASIDE$(dirname "$file")"
+        cp -a "$file" "$ASIDE$file"
     done
     trap roll_back EXIT
 }
@@ -345,7 +347,7 @@ examine() {
         tail_log "$LOG"
         die "the configuration $CONFIG is not valid for this version; nothing was switched" "Correct it and run again."
     fi
-    if ! as_service "$release" doctor; then
+    if ! as_service "$release" doctor --without-unit; then
         if [[ -e $CURRENT ]]; then
             die "the new version's doctor found something wrong; the installed version stays" \
                 "Follow the arrows above, then run the same command again."

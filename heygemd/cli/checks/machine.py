@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heygemd.cli.checks import Finding
+from heygemd.cli.checks.gpu import check_gpus
 from heygemd.config import Settings
 from heygemd.core.errors import HeygemdError
 from heygemd.engines.base import engine_names, load_engine
-from heygemd.gpu.devices import cards, devices, usable_cores, usable_ram_bytes
+from heygemd.gpu.devices import devices, usable_cores, usable_ram_bytes
+from heygemd.work.checkpoints import verify_folder
 from heygemd.work.choose import choose_engine
 
 _LEAST_RAM_BYTES = 2 * 2**30
@@ -21,14 +23,7 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
         yield Finding("machine", "warn", f"{ram / 2**30:.1f} GiB of memory", "Give it 2 GiB or more.")
     else:
         yield Finding("machine", "ok", f"{ram / 2**30:.1f} GiB of memory")
-    found = cards()
-    for card in found:
-        free, total = card.free_bytes / 2**30, card.total_bytes / 2**30
-        yield Finding(
-            "gpu", "ok", f"cuda:{card.index} {card.name}, {free:.1f} of {total:.1f} GiB free, driver {card.driver}"
-        )
-    if not found:
-        yield Finding("gpu", "ok", "no NVIDIA GPU: the CPU renders")
+    yield from check_gpus()
     try:
         names = ", ".join(
             f"{d.name} ({d.budget_bytes // 2**20} MiB, {d.slots} at once)" for d in devices(settings.scheduler)
@@ -37,6 +32,21 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     except HeygemdError as error:
         yield Finding("devices", "fail", error.message, error.remedy)
     yield from _engines(settings)
+    yield from _checkpoints(settings)
+
+
+def _checkpoints(settings: Settings) -> Iterator[Finding]:
+    """Files that lie among the checkpoints and are of no use; the usable one is told with its engine."""
+    try:
+        results = verify_folder(settings.checkpoint_dir)
+    except HeygemdError as error:
+        yield Finding("models", "warn", error.message, error.remedy)
+        return
+    for result in results:
+        if not result.ok:
+            yield Finding("models", "warn", result.reason, "Download it again, or remove it (`heygemd checkpoints`).")
+    if results and all(result.ok for result in results):
+        yield Finding("models", "ok", f"{len(results)} checkpoints in {settings.checkpoint_dir}, all readable")
 
 
 def _engines(settings: Settings) -> Iterator[Finding]:

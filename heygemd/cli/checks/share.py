@@ -90,6 +90,7 @@ def _abilities(folder: Path, layout: Layout) -> Iterator[Finding]:
         yield Finding("share", "ok", "files can be written and made durable (fsync)")
         yield _clock(first.stat().st_mtime, before, time.time())
         yield _fsync_folder(folder)
+        yield _share_lock(first)
         second.write_bytes(b"")
         yield _noreplace(first, second)
         second.unlink(missing_ok=True)
@@ -137,6 +138,20 @@ def _fsync_folder(folder: Path) -> Finding:
     finally:
         os.close(fd)
     return Finding("share", "ok", "names can be made durable (fsync of a folder)")
+
+
+def _share_lock(path: Path) -> Finding:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return Finding(
+                "share",
+                "warn",
+                f"files on the share cannot be locked: {os.strerror(error.errno or 0)}",
+                "Harmless for one daemon. NFS: is rpc.statd running, or is the mount made with nolock?",
+            )
+    return Finding("share", "ok", "files on the share can be locked")
 
 
 def _noreplace(first: Path, second: Path) -> Finding:

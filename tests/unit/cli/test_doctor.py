@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
-from collections.abc import Iterable
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from heygemd.cli.checks import Finding, share, tools
+from heygemd.cli.checks import Finding, gpu, machine, member, share, signing, tools, unit
 from heygemd.config import Settings
+from heygemd.core.settings import ProvenanceSettings
+from heygemd.gpu.devices import CardSnapshot
 from heygemd.spool.layout import Layout
+from tests.certificates import make_chain
 
 from .conftest import Run
 
@@ -28,7 +37,7 @@ def test_a_good_share(layout: Layout) -> None:
     findings = list(share.check_share(settings_of(layout)))
     assert wrong(findings) == []
     told = " ".join(finding.message for finding in findings)
-    for words in ("fsync", "renamed", "never overwritten", "clock agrees", "locked", "GB free"):
+    for words in ("fsync", "renamed", "never overwritten", "clock agrees", "can be locked", "GB free"):
         assert words in told
     left = [path for path in layout.root.rglob("*") if path.name.startswith(".heygemd-") and path.suffix == ".part"]
     assert left == [], "the doctor cleans up behind itself"
@@ -130,3 +139,212 @@ def test_the_command(heygemd: Run, on: list[str], layout: Layout, monkeypatch: p
     assert shown.returncode == 1
     assert "FAIL  share" in shown.stdout
     assert "→" in shown.stdout
+
+
+# ------------------------------------------------------------------------------------------------ a member's files
+
+
+@pytest.fixture
+def inbox() -> Iterator[Path]:
+    """An inbox of a group, where another user can reach it."""
+    place = Path(tempfile.mkdtemp(prefix="heygemd-doctor-"))
+    try:
+        place.chmod(0o755)
+        made = place / "inbox"
+        made.mkdir()
+        os.chown(made, -1, 65534)
+        made.chmod(0o2770)
+        yield made
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: needs root, who becomes a member of the group")
+def test_a_member_of_the_group_drops_a_file(inbox: Path) -> None:
+    dropped = member.drop_as_member(inbox)
+    assert dropped is not None
+    assert dropped.stat().st_uid == 65534
+    assert dropped.stat().st_mode & 0o777 == 0o600, "the umask was not narrow"
+    (finding,) = member.check_member(inbox, dropped, tried=True)
+    assert finding.level == "ok"  # root reads everything; the boot test asks as the service's user
+    assert list(inbox.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: needs root, who becomes a member of the group")
+def test_a_member_who_cannot_pass_the_folders_above(inbox: Path) -> None:
+    inbox.parent.chmod(0o700)
+    dropped = member.drop_as_member(inbox)
+    assert dropped is None
+    (finding,) = member.check_member(inbox, dropped, tried=True)
+    assert finding.level == "fail"
+    assert "cannot drop a file" in finding.message
+
+
+def test_a_file_that_the_service_cannot_use(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2770)
+    (finding,) = member.check_member(tmp_path, tmp_path / "gone.part", tried=True)
+    assert finding.level == "fail"
+    assert "setfacl" in finding.remedy
+
+
+def test_without_root_the_acl_is_looked_at(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2770)
+    (finding,) = member.check_member(tmp_path, None, tried=False)
+    assert finding.level == "warn"
+    assert "no default ACL" in finding.message
+    tmp_path.chmod(0o700)
+    (finding,) = member.check_member(tmp_path, None, tried=False)
+    assert finding.level == "ok"
+
+
+# ------------------------------------------------------------------------------------------------ cards
+
+
+def card(problem: str | None = None) -> CardSnapshot:
+    return CardSnapshot(0, "H100", "GPU-1", 80 * 2**30, 70 * 2**30, "580.1", {}, problem)
+
+
+def torch_says(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    def run(*_args: object, **_more: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0, words, "")
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("torch", "level", "words"),
+    [
+        ("2.13.0+cu130 13.0 True", "ok", "uses it (CUDA 13.0)"),
+        ("2.13.0+cpu - False", "warn", "build for the CPU"),
+        ("2.13.0+cu130 13.0 False", "fail", "cannot use the card"),
+        ("", "fail", "cannot be imported"),
+    ],
+)
+def test_a_card_and_the_torch_that_is_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, torch: str, level: str, words: str
+) -> None:
+    monkeypatch.setattr(gpu, "cards", lambda: [card()])
+    torch_says(monkeypatch, torch)
+    first, second = gpu.check_gpus(tmp_path)
+    assert first.level == "ok"
+    assert "70.0 of 80.0 GiB free, driver 580.1" in first.message
+    assert (second.level, bool(second.remedy)) == (level, level != "ok")
+    assert words in second.message
+
+
+def test_a_card_that_the_driver_has_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpu, "cards", lambda: [card("GPU is lost")])
+    (finding,) = gpu.check_gpus(tmp_path)
+    assert finding.level == "fail"
+    assert "GPU is lost" in finding.message
+
+
+def test_a_card_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpu, "cards", list)
+    for name, vendor, kind in (("0000:00:1f.0", "0x8086", "0x060100"), ("0000:01:00.0", "0x10de", "0x030200")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+    (finding,) = gpu.check_gpus(tmp_path)
+    assert finding.level == "warn"
+    assert "its driver does not answer" in finding.message
+    shutil.rmtree(tmp_path / "0000:01:00.0")
+    (finding,) = gpu.check_gpus(tmp_path)
+    assert finding.level == "ok"
+
+
+def test_a_damaged_checkpoint_is_named(layout: Layout) -> None:
+    folder = layout.state / "checkpoints"
+    folder.mkdir()
+    (folder / "wav2lip.pth").write_bytes(b"cut off")
+    told = [f for f in machine.check_machine(settings_of(layout)) if f.area == "models"]
+    assert [f.level for f in told] == ["warn"]
+    assert "wav2lip.pth" in told[0].message
+
+
+# ------------------------------------------------------------------------------------------------ service and ports
+
+
+@pytest.mark.parametrize(
+    ("state", "levels", "words"),
+    [
+        ({"ActiveState": "active", "StatusText": "2 jobs"}, ["ok"], "runs: 2 jobs"),
+        ({"ActiveState": "failed", "Result": "watchdog"}, ["fail"], "has failed (watchdog)"),
+        ({"ActiveState": "inactive"}, ["warn"], "does not run"),
+        ({"ActiveState": "activating", "SubState": "auto-restart"}, ["warn"], "auto-restart"),
+        ({"ActiveState": "active", "NRestarts": "3"}, ["ok", "warn"], "restarted 3 times"),
+        ({"ActiveState": "active", "UnitFileState": "disabled"}, ["ok", "warn"], "does not start at boot"),
+        ({}, ["warn"], "does not answer"),
+    ],
+)
+def test_what_systemd_says(state: dict[str, str], levels: list[str], words: str) -> None:
+    findings = list(unit.judge("heygemd.service", state))
+    assert [finding.level for finding in findings] == levels
+    assert words in findings[-1].message
+    assert all(finding.remedy for finding in findings if finding.level != "ok")
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize(("body", "level"), [(b"heygemd_jobs 3", "ok"), (b"another exporter", "fail")])
+def test_a_port_that_is_taken(body: bytes, level: str) -> None:
+    page = type("Page", (_Page,), {"body": body})
+    with http.server.HTTPServer(("127.0.0.1", 0), page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            finding = unit.check_port("metrics", "metrics.port", "127.0.0.1", server.server_port, "/metrics")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert finding.level == level, finding
+    if level == "fail":
+        assert "it is not heygemd's metrics" in finding.message
+        assert "ss -ltnp" in finding.remedy
+
+
+def test_a_port_that_is_free(layout: Layout) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = list(unit.check_ports(settings_of(layout, metrics={"port": port}, web={"port": 0})))
+    assert [(f.level, f.message) for f in found] == [("ok", f"metrics.port {port} is free")]
+
+
+# ------------------------------------------------------------------------------------------------ signing
+
+
+def signed_by(folder: Path, **more: object) -> ProvenanceSettings:
+    chain = make_chain(folder, **more)  # type: ignore[arg-type]
+    return ProvenanceSettings(certificate=str(chain.certificate), private_key=str(chain.private_key))
+
+
+def test_signing_is_tried(tmp_path: Path) -> None:
+    pytest.importorskip("c2pa")
+    assert list(signing.check_signing(ProvenanceSettings())) == []
+    days, tried = signing.check_signing(signed_by(tmp_path, valid_days=200.0))
+    assert (days.level, tried.level) == ("ok", "ok")
+    assert "Test signer of heygemd tests" in tried.message
+    days, _ = signing.check_signing(signed_by(tmp_path, valid_days=10.5))
+    assert days.level == "warn"
+    assert "ends in 10 days" in days.message
+
+
+def test_what_cannot_sign_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("c2pa")
+    findings = list(signing.check_signing(signed_by(tmp_path, valid_days=-2.0)))
+    assert [finding.level for finding in findings] == ["fail", "fail"]
+    assert "ended on" in findings[0].message
+    broken = signed_by(tmp_path).model_copy(update={"private_key": str(tmp_path / "none.pem")})
+    (finding,) = signing.check_signing(broken)
+    assert finding.level == "fail"
+    assert "cannot be read" in finding.message
