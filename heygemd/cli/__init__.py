@@ -16,7 +16,21 @@ import typer
 from typer.exceptions import TyperException
 
 from heygemd import __version__
-from heygemd.cli import calibrate, checkpoints, clean, demo, doctor, foreground, inbox, queue, serve, simulate, web, why
+from heygemd.cli import (
+    calibrate,
+    checkpoints,
+    clean,
+    demo,
+    doctor,
+    foreground,
+    inbox,
+    node,
+    queue,
+    serve,
+    simulate,
+    web,
+    why,
+)
 from heygemd.cli.common import Globals, print_error, stdout
 from heygemd.core.errors import HeygemdError, UsageError
 
@@ -33,7 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _group in (serve, foreground, inbox, queue, why, simulate, calibrate, clean, checkpoints, doctor, demo, web):
+for _group in (serve, foreground, inbox, queue, why, simulate, calibrate, node, clean, checkpoints, doctor, demo, web):
     _group.register(app)
 
 

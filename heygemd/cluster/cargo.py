@@ -187,7 +187,7 @@ class NodeStore:
         return self.folder / "blobs" / blob.sha256 / blob.name
 
     def _part(self, name: str) -> Path:
-        if Path(name).name != name or name.startswith("."):
+        if not name or Path(name).name != name or name.startswith("."):
             raise ValueError(f"{name!r} is no file name")
         return self.folder / "parts" / name
 

@@ -69,9 +69,13 @@ class ClusterWatch:
     def problem(self) -> str | None:
         """Why nothing renders on the cluster now. A young daemon is given time to find it."""
         reason = self._reason()
-        if reason is None or (self._executor.nodes is None and self._clock() - self._began < _GRACE_SECONDS):
+        if reason is None or self._is_young:
             return None
         return f"{reason}; " + ("rendering on this machine" if self._stands_in else "renders wait for it")
+
+    @property
+    def _is_young(self) -> bool:
+        return self._executor.nodes is None and self._clock() - self._began < _GRACE_SECONDS
 
     def _reason(self) -> str | None:
         nodes = self._executor.nodes
@@ -85,6 +89,8 @@ class ClusterWatch:
         self, reserved: Mapping[str, int], own_pids: Collection[int]
     ) -> tuple[list[Device], dict[str, str]] | None:
         away = self._reason() is not None
+        if away and self._is_young:
+            return None  # it may be there in a moment
         turned, self._away = away is not self._away, away
         nodes = self._executor.nodes
         if away or nodes is None:
