@@ -24,6 +24,7 @@ from heygemd.engines.rewrite.driver.features import log_mel, normalised
 from heygemd.engines.rewrite.driver.personal import at_frames, detrended
 from heygemd.engines.rewrite.driver.phonetic import listen
 from heygemd.engines.rewrite.driver.sounds import SOUNDS, sounds_of
+from heygemd.engines.rewrite.own import learn_own
 
 FPS = Fraction(25)
 ENGLISH = (
@@ -143,6 +144,21 @@ def test_own_speech_is_learned_and_its_offset_found(espeak: Any) -> None:
     level = detrended(opening.astype(np.float32), FPS, known)
     assert np.corrcoef(own.opening[known], level[known])[0, 1] > np.corrcoef(plain.opening[known], level[known])[0, 1]
     assert own.summary["own_offset_seconds"] == pytest.approx(personal.offset_seconds, abs=1e-3)
+
+
+def test_another_voice_over_the_clip_teaches_nothing(espeak: Any) -> None:
+    samples, phones = said(espeak, ENGLISH, "en-us+f2")
+    other, _ = said(espeak, MANDARIN, "cmn-latn-pinyin+m3")
+    frames = round(min(len(samples), len(other)) / 16000 * 25)
+    mouth = drive(samples, frames, FPS, phones=phones, language="en-us", offset_seconds=0.04)
+    noise = np.random.default_rng(8).normal(0, 0.1, (2, frames)).astype(np.float32)
+    own, told = learn_own(samples, mouth.opening + noise[0], mouth.width + noise[1], FPS)
+    assert told["used"]
+    assert "personal_opening" in own
+    dubbed, told = learn_own(other, mouth.opening + noise[0], mouth.width + noise[1], FPS)
+    assert dubbed == {}
+    assert told["why"] == "the sound of the clip does not go with the mouth in it"
+    assert told["agreement"] < 0.5
 
 
 def test_nothing_is_learned_from_silence_or_from_too_little(espeak: Any) -> None:

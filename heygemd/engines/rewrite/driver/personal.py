@@ -31,7 +31,8 @@ class PersonalDriver:
     """Regression weights for one person.
 
     `opening`, `width`: (features,) · `trust`: 0…1, its share against the general driver, for opening and width ·
-    `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive) ·
+    `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive) · `agreement`: at
+    that offset, the general motion's correlations with the measured opening and width, their sum ·
     `opening_range`: 10th and 90th percentile of the measured opening, closed at 0, the 95th percentile at 0.8.
     """
 
@@ -43,11 +44,12 @@ class PersonalDriver:
     speech_seconds: float
     opening_r: float
     width_r: float
+    agreement: float
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For .npz without pickle."""
         numbers = [*self.trust, self.offset_seconds, self.speech_seconds, self.opening_r, self.width_r]
-        numbers += self.opening_range
+        numbers += [self.agreement, *self.opening_range]
         return {
             "personal_opening": self.opening,
             "personal_width": self.width,
@@ -60,7 +62,7 @@ class PersonalDriver:
         if "personal_numbers" not in arrays:
             return None
         numbers = [float(v) for v in arrays["personal_numbers"]]
-        trust, width_trust, offset, seconds, opening_r, width_r, low, high = numbers
+        trust, width_trust, offset, seconds, opening_r, width_r, agreement, low, high = numbers
         return PersonalDriver(
             np.asarray(arrays["personal_opening"], np.float32),
             np.asarray(arrays["personal_width"], np.float32),
@@ -70,6 +72,7 @@ class PersonalDriver:
             seconds,
             opening_r,
             width_r,
+            agreement,
         )
 
 
@@ -143,6 +146,7 @@ def fit(
         speech_seconds=seconds,
         opening_r=checked[0],
         width_r=checked[1],
+        agreement=sum(correlation(base[:, k], y, spoken) for k, y in enumerate(targets)),
     )
 
 
