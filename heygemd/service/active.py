@@ -36,9 +36,18 @@ class ActiveItem:
     estimated_with: tuple[Any, ...] = ()  # what the plan's bytes were last computed from
     passes: tuple[Any, ...] = ()  # service.calibrating.Pass, to be made before it can be planned well
 
+    unprepared: bool = False  # somebody has looked, and there is nothing new before a worker says so
+
     @property
     def over(self) -> bool:
         return self.result is not None or self.error is not None
+
+    @property
+    def is_prepared(self) -> bool:
+        """Asked many times a second, of every result of a batch."""
+        if not self.unprepared:
+            self.unprepared = not self.folder.is_prepared
+        return not self.unprepared
 
     @property
     def fraction(self) -> float:

@@ -272,7 +272,7 @@ class Dispatcher:
                 self._in_pool("stage", active, lambda: self._door.stage(active.job))
             return
         for item in active.items:
-            if active.error is None and not item.over and item.plan is None and item.folder.is_prepared:
+            if active.error is None and not item.over and item.plan is None and item.is_prepared:
                 try:
                     self._runner.plan(active, item)
                 except DiskFullError as error:

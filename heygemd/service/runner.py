@@ -159,7 +159,7 @@ class TaskRunner:
         for active in actives:
             if active.cancelled:
                 continue
-            job = active.job
+            job, prepares = active.job, 0
             for item in active.items:
                 yield from self._passes_of(active, item, asked)
                 beside = 0 if item.plan is None else item.plan.host_bytes
@@ -167,6 +167,9 @@ class TaskRunner:
                     task_id = f"{job.id}/{item.number}/{key}"
                     if task_id in self._running or now < item.not_before_seconds.get(key, 0.0):
                         continue
+                    prepares += key == "prepare"
+                    if key == "prepare" and prepares > self._fleet.num_slots:
+                        continue  # of a batch of hundreds only the next few can start in this round
                     avoid |= self._died_on(task_id)
                     since = job.created_seconds
                     request = Request(
@@ -193,7 +196,7 @@ class TaskRunner:
         if item.over or item.staged is None:
             return
         if item.plan is None or item.prepared is None:
-            if not item.folder.is_prepared:
+            if not item.is_prepared:
                 yield "prepare", host, base, False, self._fleet.not_for_host()
             return
         missing = [s for s in item.plan.segments if s.number not in item.done_segments]
@@ -278,6 +281,8 @@ class TaskRunner:
             return
         if message.type not in ("done", "failed"):
             return
+        if key == "prepare":
+            item.unprepared = False
         if message.type == "done":  # first what can fail, so that it can be heard again
             if running.choice is not None:
                 self._journal.segment_done(active.job.id, item.item.name, running.number, message.values)
