@@ -178,9 +178,14 @@ def _path(value: str | None) -> Path | None:
 def _unexpected(error: Exception) -> HeygemdError:
     text = "".join(traceback.format_exception(error))[-8000:]
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the executor keeps the tail of stderr as evidence
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+    if type(error).__name__ == "OutOfMemoryError" or _no_room(str(error)):  # torch's, without importing torch
         return OutOfMemoryError(f"the device is out of memory: {str(error).splitlines()[0]}")
     return RenderError(f"{type(error).__name__}: {error}", traceback=text)
+
+
+def _no_room(message: str) -> bool:
+    """What CUDA and its libraries say outside of torch's allocator, where the context or a workspace does not fit."""
+    return "CUDA error: out of memory" in message or "STATUS_ALLOC_FAILED" in message
 
 
 def main() -> None:
