@@ -1,11 +1,7 @@
-"""Wav2Lip on a CUDA device: the same numbers as on the CPU, within what each precision allows.
-
-Without a GPU these are skipped; HEYGEMD_FAIL_WITHOUT_CUDA=1 makes that a failure, for machines that must have one.
-"""
+"""Wav2Lip on a CUDA device: the same numbers as on the CPU, within what each precision allows."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +13,6 @@ from heygemd.engines.wav2lip.seeded import save_seeded
 from heygemd.engines.wav2lip.variants import variant_named
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def cuda() -> None:
-    if not torch.cuda.is_available():
-        if os.environ.get("HEYGEMD_FAIL_WITHOUT_CUDA") == "1":
-            pytest.fail("HEYGEMD_FAIL_WITHOUT_CUDA=1, and torch sees no CUDA device")
-        pytest.skip("no CUDA device")
 
 
 @pytest.mark.parametrize("name", ["classic96", "compressed96", "hd256", "hd288"])
