@@ -81,7 +81,7 @@ def lines(told: Told) -> list[Text | Table]:
     if age := told.get("heygemd_queue_age_seconds"):
         parts.append(f"oldest in the queue waits {seconds_in_words(age)}")
     free = told.by("disk", "heygemd_disk_free_bytes")
-    parts.append("free: " + ", ".join(f"{disk} {_size(room)}" for disk, room in sorted(free.items())))
+    parts.append("free: " + ", ".join(f"{disk} {room / 2**30:.1f} GiB" for disk, room in sorted(free.items())))
     inbox = Text("inbox   ").append(" · ".join(parts))
     if told.get("heygemd_degraded"):
         inbox.append("   degraded", style="yellow")
@@ -97,7 +97,7 @@ def lines(told: Told) -> list[Text | Table]:
 
 
 def _devices(told: Told) -> Table:
-    table = plain_table("Device", "Tasks", "Reserved", "of", "In use", "of", "Frames/s", "Predicted", "Measured")
+    table = plain_table("Device", "Tasks", "Reserved", "In use", "Frames/s", "Last segment took")
     for device, up in sorted(told.by("device", "heygemd_device_up").items()):
 
         def of(name: str, device: str = device) -> float | None:
@@ -107,22 +107,22 @@ def _devices(told: Told) -> Table:
         table.add_row(
             Text(safe(device), style="" if up else "yellow"),
             f"{_whole(of('device_slots_used'))}/{_whole(of('device_slots'))}" if up else Text("away", style="yellow"),
-            _size(of("device_reserved_bytes")),
-            _size(of("device_budget_bytes")),
-            _size(of("device_used_bytes")),
-            _size(of("device_memory_bytes")),
+            _of(of("device_reserved_bytes"), of("device_budget_bytes")),
+            _of(of("device_used_bytes"), of("device_memory_bytes")),
             "" if speed is None else f"{speed:.1f}",
-            _size(of("segment_predicted_bytes")),
-            _size(of("segment_measured_bytes")),
+            _of(of("segment_measured_bytes"), of("segment_predicted_bytes"), " predicted"),
         )
     return table
 
 
+def _of(part: float | None, whole: float | None, word: str = "") -> str:
+    """3.0 of 20.0 GiB."""
+    if part is None or whole is None:
+        return ""
+    unit, name = (2**30, "GiB") if whole >= 2**30 else (2**20, "MiB")
+    digits = 1 if unit == 2**30 else 0
+    return f"{part / unit:.{digits}f} of {whole / unit:.{digits}f} {name}{word}"
+
+
 def _whole(value: float | None) -> str:
     return f"{value or 0:.0f}"
-
-
-def _size(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value / 2**30:.1f} GiB" if value >= 10 * 2**30 else f"{value / 2**20:.0f} MiB"

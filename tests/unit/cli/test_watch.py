@@ -70,7 +70,7 @@ def test_the_figures_are_shown(heygemd: Run, on: list[str], layout: Layout) -> N
         assert part in shown
     row = next(line for line in shown.splitlines() if line.startswith("cuda:0")).split("  ")
     assert [cell.strip() for cell in row if cell.strip()] == [
-        "cuda:0", "1/2", "3072 MiB", "20.0 GiB", "4096 MiB", "24.0 GiB", "75.0", "1024 MiB", "900 MiB",
+"cuda:0", "1/2", "3.0 of 20.0 GiB", "4.0 of 24.0 GiB", "75.0", "0.9 of 1.0 GiB predicted",
     ]  # fmt: skip
     assert "lecture" in shown
 
