@@ -46,7 +46,7 @@ def web(
 
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"web": settings.web.model_copy(update=given)})
-    logs.configure(settings.log)
+    logs.configure(settings.log.model_copy(update={"file": ""}))  # the file is the daemon's: two must not rotate it
     try:
         return serve(settings, options.arguments())
     except HeygemdError as error:

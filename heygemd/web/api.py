@@ -181,7 +181,7 @@ def video(job: str, user: Asking, site: Here, download: bool = False) -> Respons
 @router.get("/jobs/{job}/sheet")
 def sheet(job: str, user: Asking, site: Here) -> Response:
     mine = site.jobs.one(user, job)
-    root, path = site.jobs.result(mine.name, "contact_sheet")
+    root, path = site.jobs.result(mine.name, sheet=True)
     return HeldFileResponse(open_held(root, path), _file_name(mine, path), download=False)
 
 

@@ -21,7 +21,6 @@ from heygemd.ops.logs import log_event
 from heygemd.web import api, pages
 from heygemd.web.guard import Guard
 from heygemd.web.identity import User
-from heygemd.web.operators import mount_operators
 from heygemd.web.refusal import Refused, status_of
 from heygemd.web.site import Site, user_of
 from heygemd.web.tus import tus_router
@@ -41,7 +40,7 @@ class _Static(StaticFiles):
 
 
 def create_app(site: Site) -> FastAPI:
-    """The whole page. Its middleware sees every request first, the operators' Gradio page included."""
+    """People's page. Its middleware sees every request first, also those to what is mounted later (operators.py)."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -56,7 +55,6 @@ def create_app(site: Site) -> FastAPI:
 
     app = FastAPI(
         title="heygemd",
-        root_path=site.settings.web.root_path,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -73,8 +71,13 @@ def create_app(site: Site) -> FastAPI:
     app.include_router(pages.router)
     app.mount("/static", _Static(directory=_STATIC))
     _answer_errors(app, site)
-    app.add_middleware(Guard, identity=site.identity, open_paths=_OPEN, refuse=pages.refuse)
-    mount_operators(app, site)
+    app.add_middleware(
+        Guard,
+        identity=site.identity,
+        root_path=site.settings.web.root_path,
+        open_paths=_OPEN,
+        refuse=pages.refuse,
+    )
     return app
 
 
@@ -128,5 +131,5 @@ def _sweep_once(site: Site) -> int:
     count = site.uploads.sweep(time.time())
     for folder in site.records.users():
         user = User("", folder)
-        site.jobs.forget(folder, {mine.name for mine in site.jobs.all(user)})
+        site.jobs.forget(folder, {mine.record.job for mine in site.jobs.all(user) if mine.record})
     return count

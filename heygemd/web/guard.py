@@ -34,18 +34,21 @@ _GRADIO_SHUT = ("upload", "file", "proxy", "stream", "custom_component", "compon
 class Guard:
     """ASGI middleware. Puts the `User` (or None) at `scope["state"]["user"]`, or answers by `refuse`.
 
-    `open_paths`: beginnings of paths that need nobody's name.
+    `root_path`: where a proxy shows us; it may leave that in the addresses or take it away. `open_paths`: beginnings
+    of paths that need nobody's name.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         identity: Identity,
+        root_path: str,
         open_paths: Iterable[str],
         refuse: Callable[[HTTPConnection, Refused], Response],
     ) -> None:
         self._app = app
         self._identity = identity
+        self._root = root_path
         self._open = tuple(open_paths)
         self._refuse = refuse
 
@@ -56,8 +59,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = self._below_root(str(scope["path"]))
+        scope = {**scope, "root_path": self._root, "path": self._root + path}
         request = HTTPConnection(scope)
-        path = local_path(scope)
         gradio = path == GRADIO_PATH or path.startswith(GRADIO_PATH + "/")
         state = scope.setdefault("state", {})
         state["user"] = None
@@ -81,6 +85,10 @@ class Guard:
 
         await answer(scope, receive, careful)
 
+    def _below_root(self, path: str) -> str:
+        root = self._root
+        return path[len(root) :] or "/" if root and (path == root or path.startswith(root + "/")) else path
+
     def _same_origin(self, request: HTTPConnection) -> None:
         """Refuse what a page of another site made the browser send. Programs send neither header, and no cookie."""
         site = request.headers.get("sec-fetch-site")
@@ -97,9 +105,8 @@ class Guard:
 
 
 def local_path(scope: Scope) -> str:
-    """The path below root_path, as the routes see it. (Starlette's scope holds both.)"""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    return path[len(root) :] or "/" if root and (path == root or path.startswith(root + "/")) else path
+    """The path below root_path, of a scope that has been through the guard."""
+    return str(scope["path"])[len(str(scope["root_path"])) :]
 
 
 def _shut(path: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from heygemd.spool.layout import Layout
@@ -59,21 +60,22 @@ class MyJobs:
 
     def all(self, user: User) -> list[Mine]:
         """The newest first. Raises ShareAwayError."""
-        views = self._board.views()
         folder = f"web/{user.folder}"
+        views = {name: view for name, view in self._board.views().items() if view.get("folder") == folder}
+        records = self._records.all_of(user.folder)
+        known = {record.job for record in records}
+        strays = {name: view for name, view in views.items() if name not in known}
         found = []
-        known = set()
-        for record in self._records.all_of(user.folder):
-            known.add(record.job)
+        for record in records:
             view = views.get(record.job)
-            if view is not None and view.get("folder") != folder:
-                view = None  # another's job took the name
             state = str(view["state"]) if view else self._state_without_view(user, record)
+            if not state and (renamed := _renamed(record, strays)):
+                view = strays.pop(renamed)
+                state = str(view["state"])
             if state:
-                found.append(Mine(record.job, record, view, state))
-        strays = [v for name, v in views.items() if v.get("folder") == folder and name not in known]
-        strays.sort(key=lambda view: str(view.get("created")), reverse=True)
-        return [*found, *(Mine(str(v["job"]), None, v, str(v["state"])) for v in strays)]
+                found.append(Mine(str(view["job"]) if view else record.job, record, view, state))
+        rest = sorted(strays.values(), key=lambda view: str(view.get("created")), reverse=True)
+        return [*found, *(Mine(str(v["job"]), None, v, str(v["state"])) for v in rest)]
 
     def _state_without_view(self, user: User, record: Record) -> str:
         """Empty for what is gone altogether."""
@@ -95,14 +97,13 @@ class MyJobs:
     def receipt(self, job: str) -> dict[str, Any] | None:
         return read_view(self._layout.outbox / job / f"{job}.json")
 
-    def result(self, job: str, what: str = "video") -> tuple[Path, str]:
-        """Folder of the share and the path below it of a job's `video` or `contact_sheet`. Raises Refused (404)."""
-        receipt = self.receipt(job) or {}
-        items = receipt.get("items") or [{}]
-        name = items[0].get(what)
-        if not isinstance(name, str) or "/" in name:
-            raise Refused(404, "no_result")
-        return self._layout.outbox, f"{job}/{name}"
+    def result(self, job: str, *, sheet: bool = False) -> tuple[Path, str]:
+        """Folder of the share and the path below it of a job's video, or its contact sheet. Raises Refused (404)."""
+        for entry in (self.receipt(job) or {}).get("files") or ():
+            name = PurePath(str(entry.get("name", "")))
+            if name.stem == job and name.name == str(name) and (name.suffix == ".jpg") == sheet:
+                return self._layout.outbox, f"{job}/{name}"
+        raise Refused(404, "no_result")
 
     def finished(self, user: User, batch: str) -> Iterator[tuple[Mine, Path, str]]:
         """The jobs of a batch that have a result, with its place."""
@@ -151,3 +152,9 @@ class MyJobs:
         for record in self._records.all_of(user):
             if record.job not in keep:
                 self._records.remove(user, record.job)
+
+
+def _renamed(record: Record, strays: dict[str, View]) -> str | None:
+    """Somebody else dropped a job of the same name at the same moment: the daemon gave ours a counter."""
+    names = [name for name in strays if re.fullmatch(re.escape(record.job) + r"-\d+", name)]
+    return min(names, key=len, default=None)

@@ -88,7 +88,7 @@ class Desk:
 
     def failures(self) -> list[list[str]]:
         """The newest first: when, which job, what is wrong, what to do, code."""
-        rows = []
+        rows: list[list[str]] = []
         for view in in_order(list(self._site.board.views().values())):
             if view["state"] == "failed" and len(rows) < _FAILURES_SHOWN:
                 error = view.get("error") or {}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif")
 _MONO = ("ui-monospace", "Cascadia Code", "Noto Sans Mono", "monospace")
+_QUEUE = ("job", "state", "percent", "left", "position", "priority", "folder")
+_FAILURES = ("when", "job", "what", "remedy", "code")
 
 
 def theme() -> Any:
@@ -35,15 +37,18 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
             gr.Markdown(f"### {t('devices')}")
             devices = _table([t("device"), t("memory"), t("works_on")], "devices")
             gr.Markdown(f"### {t('queue')}")
-            columns = ("job", "state", "percent", "left", "position", "priority", "folder")
-            queue = _table([t(column) for column in columns], "queue")
+            queue = _table([t(column) for column in _QUEUE], "queue")
             with gr.Row():
                 job = gr.Textbox(label=t("job"), placeholder=t("job_hint"), max_lines=1, scale=3)
                 retry = gr.Button(t("retry"))
                 cancel = gr.Button(t("cancel"), variant="stop")
+
+            def picked(event: gr.SelectData) -> str:
+                return str(event.row_value[0])
+
+            queue.select(picked, None, job, show_progress="hidden", api_visibility="private")
         with gr.Tab(t("tab_failures")):
-            columns = ("when", "job", "what", "remedy", "code")
-            failures = _table([t(column) for column in columns], "failures")
+            failures = _table([t(column) for column in _FAILURES], "failures")
         with gr.Tab(t("tab_log")):
             with gr.Row():
                 only = gr.Textbox(label=t("log_job"), placeholder=t("log_job_hint"), max_lines=1)
@@ -58,7 +63,8 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
             sure = gr.Checkbox(label=t("clean_sure"), value=False)
             clean = gr.Button(t("clean"), variant="stop", interactive=False)
 
-        def now(job_filter: str, least: str) -> tuple[Any, ...]:
+        def now(job_filter: str | None, least: str | None) -> tuple[Any, ...]:
+            job_filter, least = job_filter or "", least or "info"  # None until their tab was opened
             try:
                 return desk.headline(), desk.devices(), desk.queue(), desk.failures(), desk.log(job_filter, least)
             except HeygemdError as error:  # the share is away: say so, and try again with the next tick
@@ -83,4 +89,4 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
 
 
 def _table(headers: list[str], name: str) -> gr.Dataframe:
-    return gr.Dataframe(headers=headers, interactive=False, wrap=True, elem_id=name, show_search="none")
+    return gr.Dataframe(headers=headers, interactive=False, wrap=True, elem_id=name, show_search="none", buttons=[])

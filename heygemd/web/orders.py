@@ -15,6 +15,7 @@ from heygemd.core.options import Options
 from heygemd.core.settings import LimitSettings
 from heygemd.engines.base import engine_names
 from heygemd.files import explained
+from heygemd.spool.documents import manifest_stem
 from heygemd.spool.layout import Layout
 from heygemd.spool.names import fold
 from heygemd.spool.places import require_room
@@ -136,7 +137,7 @@ class Orders:
             sizes = sum(upload.size for pair in ready for upload in (pair.video, pair.audio) if upload is not None)
             with explained("the inbox"):
                 require_room(self.layout.inbox, sizes, "the files of these jobs")
-            taken = taken_names(self.layout, self.layout.inbox / folder)
+            taken = self._taken_names()
             for number, pair in enumerate(ready):
                 title = _title(pair, several_videos) if batch else (order.title or "").strip() or _title(pair, False)
                 job, _ = put(
@@ -168,6 +169,16 @@ class Orders:
         for upload in {u.id: u for pair in ready for u in (pair.video, pair.audio) if u is not None}.values():
             self.uploads.use(upload)
         return placed
+
+    def _taken_names(self) -> set[str]:
+        """Folded. Other users' drops count too, noticed or not: the daemon would have to rename one of the two."""
+        web = self.layout.inbox / "web"
+        taken: set[str] = set()
+        with explained("the inbox"):
+            folders = [path for path in web.iterdir() if path.is_dir()] if web.is_dir() else []
+            for folder in folders:
+                taken |= {fold(stem) for path in folder.iterdir() if (stem := manifest_stem(path.name))}
+        return taken | taken_names(self.layout, web)
 
     def take_back(self, user: User, job: str) -> bool:
         """Remove a drop that no daemon has noticed yet, its manifest first; False when it is not there any more."""

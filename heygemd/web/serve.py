@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from heygemd.core.errors import ConfigError
 from heygemd.ops import systemd
 from heygemd.ops.logs import log_event
 from heygemd.web.app import create_app
+from heygemd.web.operators import mount_operators
 from heygemd.web.site import Site
 
 _STOP_SECONDS = 10
@@ -46,8 +48,10 @@ def serve(settings: Settings, arguments: Sequence[str] = ()) -> int:
     site = Site.of(settings, arguments)
     web = settings.web
     listening = _listen(web.host, web.port)
+    app = create_app(site)
+    mount_operators(app, site)
     config = uvicorn.Config(
-        create_app(site),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -56,6 +60,8 @@ def serve(settings: Settings, arguments: Sequence[str] = ()) -> int:
         lifespan="on",
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # uvicorn stops by it, then sends it once more to whoever had it before: a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     with listening:
         _Server(config, site).run(sockets=[listening])
     return 0

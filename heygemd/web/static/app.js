@@ -43,6 +43,10 @@ function themeButton() {
 
 async function begin() {
   themeButton();
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // its #main is no view
+    document.getElementById("main").focus();
+  });
   // With a base element a bare #view would lead to the base's address; this page's own is meant.
   for (const link of document.querySelectorAll('a[href^="#"]')) link.href = location.pathname + location.search + link.getAttribute("href");
   const me = await get("api/me");

@@ -1,0 +1,455 @@
+"""Orders, jobs, results, links: what a browser may ask, and what it gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from heygemd.core.errors import BadInputError
+from heygemd.core.settings import InboxSettings, LimitSettings
+from heygemd.spool.inbox import Inbox
+from tests.web.conftest import (
+    AUDIO_LOOK,
+    VIDEO_LOOK,
+    Daemon,
+    Maker,
+    Web,
+    bring,
+    create_upload,
+    finish,
+    manifests,
+    order,
+    pair,
+    show,
+)
+
+
+def jobs(client: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get("/api/jobs").json()["jobs"]
+    return found
+
+
+# ---- ordering ----
+
+
+def test_an_order_is_one_job_for_the_inbox(web: Web) -> None:
+    client = web.guest()
+    answer = order(client, options={"quality": "draft", "face": "1,2,30,40"})
+    assert answer.status_code == 201, answer.text
+    assert answer.json() == {"jobs": ["greeting"], "batch": None}
+    settings = InboxSettings(settle_scans=1, settle_seconds=0)
+    scan = Inbox(web.site.layout, settings, LimitSettings()).scan(frozenset())
+    (drop,) = scan.ready
+    assert (drop.name, drop.options.quality, drop.options.face) == ("greeting", "draft", "1,2,30,40")
+    assert drop.folder.startswith("web/guest-")
+    contents = {file.role: (web.site.layout.inbox / file.path).read_bytes() for file in drop.inputs}
+    assert (contents["video"], contents["audio"]) == (b"v" * 2000, b"a" * 1000)
+    assert (scan.waiting, scan.refused, scan.ignored) == ((), (), ())
+    for file in drop.inputs:
+        assert (web.site.layout.inbox / file.path).stat().st_nlink == 1, "the daemon refuses files with two names"
+
+
+def test_nothing_unfinished_reaches_the_inbox(web: Web) -> None:
+    client = web.guest()
+    files = pair(client)
+    half = create_upload(client, "half.mp4", 100).headers["location"].rpartition("/")[2]
+    answer = order(client, {"video": half, "audio": files["audio"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "unfinished")
+    assert list(web.site.layout.inbox.rglob("*")) == []
+    assert web.site.uploads.root.is_relative_to(web.site.layout.root), "one filesystem: a copy needs no second disk"
+    assert not web.site.uploads.root.is_relative_to(web.site.layout.inbox)
+
+
+def test_a_text_job(web: Web) -> None:
+    client = web.guest()
+    video = bring(client, "lecture.mp4", b"v", VIDEO_LOOK)
+    assert order(client, {"video": video}, text="Hello <b>you</b>", title="My film").json()["jobs"] == ["My film"]
+    (manifest,) = manifests(web.site.layout)
+    assert manifest["text"] == "Hello <b>you</b>"
+    assert jobs(client)[0]["text"] == "Hello <b>you</b>"
+
+
+def test_a_batch_is_a_job_for_each_pair(web: Web) -> None:
+    client = web.guest()
+    videos = [bring(client, f"clip {n}.mp4", b"v" * n, VIDEO_LOOK) for n in (1, 2, 3)]
+    audio = bring(client, "speech.wav", b"a", AUDIO_LOOK)
+    answer = order(client, *({"video": video, "audio": audio} for video in videos))
+    assert answer.json()["jobs"] == ["clip 1", "clip 2", "clip 3"]
+    listed = jobs(client)
+    assert {job["batch"] for job in listed} == {answer.json()["batch"]}
+    assert {job["batch_title"] for job in listed} == {"speech × 3"}
+    assert len(manifests(web.site.layout)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"text": "both"}, 422, "two_speeches"),
+        ({"pairs": []}, 422, "bad_request"),
+        ({"unknown": 1}, 422, "bad_request"),
+        ({"pairs": [{"video": "../../etc/passwd", "audio": None}]}, 422, "bad_request"),
+        ({"pairs": [{"video": "0" * 32, "audio": None}], "text": "x"}, 404, "no_file"),
+        ({"options": {"quality": "awful"}}, 422, "bad_option"),
+        ({"options": {"notify": "http://169.254.169.254/"}}, 422, "bad_option"),
+        ({"options": {"priority": 100}}, 422, "bad_option"),
+        ({"options": {"engine": "unheard-of"}}, 422, "bad_option"),
+        ({"options": {"face": "1,2,3"}}, 422, "bad_option"),
+        ({"title": "x" * 201}, 422, "bad_request"),
+    ],
+)
+def test_orders_that_are_refused(web: Web, change: dict[str, Any], status: int, code: str) -> None:
+    client = web.guest()
+    answer = client.post("/api/jobs", json={"pairs": [pair(client)], **change})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert manifests(web.site.layout) == []
+
+
+def test_files_in_the_wrong_place(web: Web) -> None:
+    client = web.guest()
+    files = pair(client)
+    silent = files["video"]
+    loud = bring(client, "interview.mp4", b"v", {**VIDEO_LOOK, "has_audio": True})
+    assert order(client, {"video": files["audio"], "audio": files["audio"]}).json()["error"]["code"] == "wrong_role"
+    assert order(client, {"video": silent, "audio": silent}).json()["error"]["code"] == "wrong_role"
+    assert order(client, {"video": silent, "audio": loud}).status_code == 201, "the sound of a video is speech too"
+
+
+def test_what_could_not_be_read_is_refused(web: Web) -> None:
+    with web.guest() as client:  # one loop for all requests: the look goes on between them
+        _refuses_what_cannot_be_read(client)
+
+
+def _refuses_what_cannot_be_read(client: TestClient) -> None:
+    broken = bring(client, "broken.mp4", b"no video at all")
+    for _ in range(600):
+        info = client.get(f"/api/uploads/{broken}/info").json()
+        if info["look"]:
+            break
+        time.sleep(0.05)
+    assert info["look"]["ok"] is False
+    assert info["look"]["error"]["code"].startswith("HG-1")
+    assert "broken.mp4" in info["look"]["error"]["message"]
+    audio = bring(client, "a.wav", b"a", AUDIO_LOOK)
+    assert order(client, {"video": broken, "audio": audio}).json()["error"]["code"] == "unusable"
+
+
+def test_limits_on_jobs(make: Maker) -> None:
+    web = make(max_user_jobs=2)
+    client = web.guest()
+    files = pair(client)
+    too_many = order(client, files, files, files)
+    assert (too_many.status_code, too_many.json()["error"]["code"]) == (429, "too_many_jobs")
+    assert order(client, files).status_code == 201
+    assert order(client, files).status_code == 201
+    assert order(client, files).status_code == 429
+    assert order(web.guest()).status_code == 201, "another's limit is another's"
+    finish(web.site.layout, "greeting")
+    assert order(client, files).status_code == 201, "what is done counts no more"
+
+
+def test_the_same_name_twice(web: Web) -> None:
+    one, two = web.guest(), web.guest()
+    assert order(one).json()["jobs"] == ["greeting"]
+    assert order(two).json()["jobs"] == ["greeting-2"]
+    assert jobs(two)[0]["title"] == "greeting", "another's job is no business of the title"
+
+
+# ---- watching ----
+
+
+def test_progress_is_told_and_304_while_nothing_moves(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    assert jobs(client)[0]["state"] == "submitted"
+    show(web.site.layout, "greeting", "queued", position=3, percent=0)
+    assert (jobs(client)[0]["state"], jobs(client)[0]["position"]) == ("queued", 3)
+    show(web.site.layout, "greeting", "rendering", percent=41.5, eta_seconds=12, stage="rendering")
+    answer = client.get("/api/jobs")
+    (job,) = answer.json()["jobs"]
+    assert (job["state"], job["percent"], job["eta_seconds"]) == ("rendering", 41.5, 12)
+    again = client.get("/api/jobs", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_failure_in_the_users_own_words(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    root = web.site.layout.root
+    message = f"{root}/inbox/web/x/greeting.video.mp4: no face in /var/lib/heygemd/work/1/inputs/greeting.video.mp4"
+    error = {"code": "HG-1006", "message": message, "remedy": f"Look into {web.site.layout.state}/work."}
+    show(web.site.layout, "greeting", "failed", error=error, reason=message)
+    answer = client.get("/api/jobs")
+    (job,) = answer.json()["jobs"]
+    assert job["error"]["code"] == "HG-1006"
+    assert "lecture.mp4" in job["error"]["message"]
+    for path in (str(root), str(web.site.layout.state), "/var/lib", "/inputs"):
+        assert path not in answer.text
+
+
+def test_a_job_that_took_anothers_name_is_not_shown(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    view = {"job": "greeting", "job_id": "theirs", "state": "rendering", "folder": "secret", "percent": 5}
+    (web.site.layout.status / "greeting.json").write_text(json.dumps(view))
+    assert jobs(client)[0]["state"] == "submitted"
+
+
+def test_a_job_that_the_daemon_had_to_rename(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    (manifest,) = web.site.layout.inbox.rglob("*.job.json")
+    folder = manifest.parent.relative_to(web.site.layout.inbox).as_posix()
+    manifest.unlink()
+    view = {"job": "greeting-2", "job_id": "7", "state": "done", "folder": folder}
+    (web.site.layout.status / "greeting-2.json").write_text(json.dumps(view))
+    (job,) = jobs(client)
+    assert (job["job"], job["title"], job["video_name"]) == ("greeting-2", "greeting", "lecture.mp4")
+
+
+def test_the_pages_memory_lost(web: Web) -> None:
+    """STATE/web was removed: the job's folder still tells whose it is."""
+    client = web.guest()
+    order(client)
+    show(web.site.layout, "greeting", "rendering")
+    for path in (web.site.layout.state / "web" / "jobs").rglob("*.json"):
+        path.unlink()
+    assert [(job["job"], job["title"], job["state"]) for job in jobs(client)] == [("greeting", "greeting", "rendering")]
+    assert jobs(web.guest()) == []
+
+
+# ---- asking the daemon ----
+
+
+def test_cancel_and_retry_reach_the_daemon(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    show(web.site.layout, "greeting", "rendering")
+    with Daemon(web.site.layout.control) as daemon:
+        assert client.post("/api/jobs/greeting/cancel").json() == {"pending": False}
+        assert client.post("/api/jobs/greeting/retry").json() == {"pending": False}
+        assert web.guest().post("/api/jobs/greeting/cancel").status_code == 404
+    assert daemon.asked == [("cancel", "id-greeting"), ("retry", "id-greeting")]
+
+
+def test_what_the_daemon_says_no_to(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    show(web.site.layout, "greeting", "done")
+    error = BadInputError(f"{web.site.layout.root}/x is done already", remedy="There is nothing to cancel.").to_dict()
+    with Daemon(web.site.layout.control, ok=False, error=error):
+        answer = client.post("/api/jobs/greeting/cancel")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "x is done already"
+
+
+def test_cancelled_before_a_daemon_saw_it(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    assert client.post("/api/jobs/greeting/cancel").json() == {"pending": False}
+    assert [path for path in web.site.layout.inbox.rglob("*") if path.is_file()] == []
+    assert jobs(client) == []
+
+
+def test_no_daemon_answers(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heygemd.web.api.ANSWER_SECONDS", 0.1)
+    client = web.guest()
+    order(client)
+    show(web.site.layout, "greeting", "rendering")
+    assert client.post("/api/jobs/greeting/cancel").json() == {"pending": True}
+
+
+# ---- results ----
+
+
+def test_a_result_with_ranges(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting", bytes(range(100)))
+    whole = client.get("/api/jobs/greeting/video")
+    assert (whole.status_code, whole.content) == (200, bytes(range(100)))
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["content-disposition"] == 'inline; filename="greeting.mp4"'
+    part = client.get("/api/jobs/greeting/video", headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, bytes(range(10, 20)))
+    assert part.headers["content-range"] == "bytes 10-19/100"
+    assert client.get("/api/jobs/greeting/video?download=true").headers["content-disposition"].startswith("attachment")
+    assert client.get("/api/jobs/greeting/sheet").content == b"sheet"
+
+
+def test_open_files_are_closed(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        client.get("/api/jobs/greeting/video", headers={"Range": "bytes=0-1"})
+        client.get("/api/jobs/greeting/video", headers={"Range": "bytes=900-"})
+        client.head("/api/jobs/greeting/video")
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+def test_a_link_in_the_outbox_leads_nowhere(web: Web, tmp_path: Path) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting")
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    video = web.site.layout.outbox / "greeting" / "greeting.mp4"
+    video.unlink()
+    video.symlink_to(secret)
+    assert client.get("/api/jobs/greeting/video").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["../../state/web/key", "greeting.json", "/etc/passwd", "x/greeting.mp4"])
+def test_a_receipt_cannot_name_other_files(web: Web, name: str) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting")
+    receipt = {"job_id": "id-greeting", "items": [{}], "files": [{"name": name}]}
+    (web.site.layout.outbox / "greeting" / "greeting.json").write_text(json.dumps(receipt))
+    answer = client.get("/api/jobs/greeting/video")
+    assert answer.status_code == 404 or b"job_id" in answer.content, "at most its own receipt"
+
+
+def test_the_zip_of_a_batch(web: Web) -> None:
+    client = web.guest()
+    videos = [bring(client, f"clip {n}.mp4", b"v", VIDEO_LOOK) for n in (1, 2, 3)]
+    audio = bring(client, "讲座.wav", b"a", AUDIO_LOOK)
+    batch = order(client, *({"video": video, "audio": audio} for video in videos)).json()["batch"]
+    assert client.get(f"/api/batches/{batch}/zip").status_code == 404, "nothing is done yet"
+    finish(web.site.layout, "clip 1", b"one" * 500_000)
+    finish(web.site.layout, "clip 3", b"three")
+    answer = client.get(f"/api/batches/{batch}/zip")
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''%E8%AE%B2%E5%BA%A7%20%C3%97%203.zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert {info.filename: archive.read(info) for info in archive.infolist()} == {
+            "clip 1.mp4": b"one" * 500_000,
+            "clip 3.mp4": b"three",
+        }
+    assert web.guest().get(f"/api/batches/{batch}/zip").status_code == 404
+
+
+def test_two_users_see_nothing_of_each_other(web: Web) -> None:
+    mine, other = web.guest(), web.guest()
+    files = pair(mine)
+    order(mine, files)
+    finish(web.site.layout, "greeting")
+    assert len(jobs(mine)) == 1
+    assert jobs(other) == []
+    assert other.get("/api/uploads").json() == []
+    for address in (
+        "/api/jobs/greeting/video",
+        "/api/jobs/greeting/sheet",
+        f"/api/uploads/{files['video']}/info",
+        f"/api/uploads/{files['video']}/content",
+        f"/api/uploads/{files['video']}/poster",
+    ):
+        assert other.get(address).status_code == 404, address
+    for action in ("cancel", "retry", "link"):
+        assert other.post(f"/api/jobs/greeting/{action}").status_code == 404
+    assert order(other, files).json()["error"]["code"] == "no_file"
+
+
+@pytest.mark.parametrize("job", ["..", "%2e%2e%2f%2e%2e", "../greeting", "%2Fetc%2Fpasswd", "greeting%00"])
+def test_a_job_is_never_a_path(web: Web, job: str) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting")
+    assert client.get(f"/api/jobs/{job}/video").status_code == 404
+
+
+# ---- links ----
+
+
+def test_a_link_shows_the_result_to_whoever_has_it(web: Web) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting", b"film")
+    path = client.post("/api/jobs/greeting/link").json()["path"]
+    stranger = web.client()
+    page = stranger.get(path, headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert "greeting" in page.text
+    assert stranger.get(f"{path}/video").content == b"film"
+    assert stranger.get("/api/jobs").status_code == 401, "the link gives the one video and nothing else"
+    for bad in (path[:-1], path[:-6] + "AAAAAA", "/s/x", "/s/" + "A" * 3000):
+        assert stranger.get(bad).status_code == 404
+
+
+def test_a_link_ends(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting")
+    path = client.post("/api/jobs/greeting/link").json()["path"]
+    receipt = web.site.layout.outbox / "greeting" / "greeting.json"
+    whole = receipt.read_text()
+    receipt.write_text(whole.replace("id-greeting", "another job of this name"))
+    assert web.client().get(f"{path}/video").status_code == 410
+    receipt.write_text(whole)
+    now = time.time()
+    monkeypatch.setattr("heygemd.web.pages.time.time", lambda: now + 169 * 3600)
+    assert web.client().get(f"{path}/video").status_code == 410
+
+
+def test_a_session_is_no_link(web: Web) -> None:
+    client = web.guest()
+    assert web.client().get(f"/s/{client.cookies['heygemd_session']}").status_code == 404
+
+
+# ---- files of users ----
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type", "shown"),
+    [
+        ("a.mp4", "video/mp4", "inline"),
+        ("a.txt", "text/plain; charset=utf-8", "inline"),
+        ("a.mxf", "application/octet-stream", "attachment"),
+        ("a.wma", "application/octet-stream", "attachment"),
+    ],
+)
+def test_an_uploaded_file_is_never_a_page(web: Web, name: str, media_type: str, shown: str) -> None:
+    client = web.guest()
+    upload = bring(client, name, b"<script>alert(1)</script>", AUDIO_LOOK)
+    answer = client.get(f"/api/uploads/{upload}/content")
+    assert answer.headers["content-type"] == media_type
+    assert answer.headers["content-disposition"].startswith(shown)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+
+
+def test_old_uploads_go(web: Web) -> None:
+    client = web.guest()
+    pair(client)
+    uploads = web.site.uploads
+    (user,) = uploads.users()
+    assert uploads.sweep(time.time()) == 0
+    (uploads.root / user / ".heygemd-x.gone").mkdir()
+    assert uploads.sweep(time.time() + 8 * 86400) == 2
+    assert uploads.users() == []
+
+
+def test_the_page_forgets_jobs_that_are_gone(web: Web) -> None:
+    from heygemd.web.app import _sweep_once
+
+    client = web.guest()
+    order(client)
+    finish(web.site.layout, "greeting")
+    for path in web.site.layout.inbox.rglob("*.job.json"):
+        path.unlink()
+    _sweep_once(web.site)
+    (user,) = web.site.records.users()
+    assert len(web.site.records.all_of(user)) == 1
+    (web.site.layout.status / "greeting.json").unlink()
+    for path in (web.site.layout.outbox / "greeting").iterdir():
+        path.unlink()
+    _sweep_once(web.site)
+    assert web.site.records.all_of(user) == []

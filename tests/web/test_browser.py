@@ -1,0 +1,364 @@
+"""The page as people meet it: Debian's chromium, a real server, a real daemon where something is rendered."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+
+from heygemd.web.accounts import add_user
+from tests import media
+from tests.daemon import Daemon
+from tests.web.conftest import WORDS
+from tests.web.server import WebServer
+
+pytestmark = [
+    pytest.mark.browser,
+    # The loop that playwright's sync API runs inside warns about sockets that it closes late.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+RENDERED_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is not installed"
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    media.moving_portrait(folder / "portrait.mp4", seconds=1.2, size=240)
+    media.speech(folder / "greeting.wav", "Good morning.")
+    noise = np.random.default_rng(1).integers(0, 255, (180, 240, 3), np.uint8)
+    cv2.imwrite(str(folder / "nobody.png"), noise)
+    faces = cv2.imread(str(media.portrait(folder / "one.png", 240)))
+    small = cv2.resize(faces, (180, 180), interpolation=cv2.INTER_AREA)
+    both = np.full((260, 480, 3), 128, np.uint8)
+    both[10:190, 20:200], both[10:250, 220:460] = small, faces
+    cv2.imwrite(str(folder / "two people.png"), both)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("web") / "share"
+    with Daemon(root, SCHEDULER__CPU_SLOTS="1", SCHEDULER__SEGMENT_SECONDS="0.4") as daemon:
+        daemon.start()
+        yield root
+
+
+@pytest.fixture(scope="module")
+def server(share: Path) -> Iterator[WebServer]:
+    with WebServer(share, WEB__CHUNK_BYTES="262144") as server:
+        yield server
+        assert server.failures() == []
+
+
+def visit(context: BrowserContext, url: str) -> Page:
+    """The page, loaded; whatever goes wrong in its scripts fails the test."""
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)
+    page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
+    page.goto(url)
+    page.wait_for_selector("body[data-ready]")
+    return page
+
+
+@pytest.fixture
+def page(browser: Browser, server: WebServer) -> Iterator[Page]:
+    with browser.new_context(locale="en-GB") as context:
+        yield visit(context, server.url)
+
+
+def choose(page: Page, view: str, *files: tuple[int, Path | list[Path]]) -> None:
+    inputs = page.locator(f"#{view} input[type=file]")
+    for number, paths in files:
+        inputs.nth(number).set_input_files(paths)
+
+
+def in_the_page(page: Page, path: str) -> Any:
+    """The answer to a GET with this browser's own session."""
+    return page.context.request.get(path)
+
+
+def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
+    outside = []
+    page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") and server.url not in r.url else 0)
+    start = page.locator("#make button[type=submit]")
+    expect(start).to_be_disabled()
+    choose(page, "make", (0, clips / "portrait.mp4"), (1, clips / "greeting.wav"))
+    preview = page.locator("#make .preview video")
+    preview.wait_for()
+    expect(page.locator("#make .file[data-state=ready]")).to_have_count(2)
+    assert preview.evaluate("video => video.readyState") >= 1, "the source plays before anything is rendered"
+    expect(page.locator("#make .estimate")).to_have_text(re.compile(r"About .* frames, engine rewrite"), timeout=RENDERED_MS)
+    page.locator("#make summary").click()
+    page.locator("#make select[name=quality]").select_option("draft")
+    start.click()
+    panel = page.locator(".panel")
+    seen: list[tuple[str, int]] = []
+    bar = panel.get_by_role("progressbar")
+    chip = panel.locator(".chip")
+    chip.wait_for()
+    while (state := chip.inner_text()) not in ("done", "failed"):
+        reading = (state, int(bar.get_attribute("aria-valuenow") or 0))
+        if not seen or seen[-1] != reading:
+            seen.append(reading)
+        page.wait_for_timeout(50)
+    assert state == "done", panel.inner_text()
+    assert len({percent for _, percent in seen}) >= 3, f"the bar moves: {seen}"
+    assert len({stage for stage, _ in seen}) >= 2, f"stages are named: {seen}"
+    expect(panel.locator("video")).to_have_count(2)
+    result = panel.locator("video.result")
+    played = result.evaluate(
+        """async video => {
+            await video.play();
+            await new Promise(done => video.addEventListener("timeupdate", () => video.currentTime > 0.2 && done()));
+            return {ready: video.readyState, time: video.currentTime, width: video.videoWidth, long: video.duration};
+        }"""
+    )
+    assert played["ready"] >= 2
+    assert played["width"] == 240
+    assert played["long"] > 0.5
+    with page.expect_download() as download:
+        panel.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "greeting.mp4"
+    assert media.probe(Path(download.value.path()))["width"] == "240"
+    assert outside == [], "the page asks nobody but its own server"
+    _two_users_are_isolated(page, server)
+
+
+def _two_users_are_isolated(page: Page, server: WebServer) -> None:
+    """The other visitor knows every address of the first one's result."""
+    address = page.locator(".panel video.result").get_attribute("src") or ""
+    source = page.locator(".panel video").first.get_attribute("src") or ""
+    assert in_the_page(page, address).status == 200
+    browser = page.context.browser
+    assert browser is not None
+    with browser.new_context() as context:
+        other = visit(context, server.url + "#videos")
+        expect(other.get_by_text("Nothing yet")).to_be_visible()
+        assert in_the_page(other, address).status == 404
+        assert in_the_page(other, source).status == 404
+        assert other.locator("select").filter(has_text="portrait.mp4").count() == 0
+    # A link, made on purpose, shows it.
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Link: greeting").click()
+    expect(page.locator(".toast.good")).to_contain_text("Link copied")
+    link = page.evaluate("() => navigator.clipboard.readText()")
+    with browser.new_context() as context:
+        shared = context.new_page()
+        shared.goto(link)
+        shared.locator("video").evaluate("video => video.readyState || new Promise(r => (video.onloadedmetadata = r))")
+        expect(shared.get_by_role("heading", name="greeting")).to_be_visible()
+
+
+def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> None:
+    """At 60 % the connection is gone for good and the page is closed; later the same file is chosen again."""
+    data = os.urandom(2_000_000)
+    clip = tmp_path / "long talk.wav"
+    clip.write_bytes(data)
+    sent: list[int] = []
+
+    def break_off(route: Route) -> None:
+        offset = int(route.request.headers["upload-offset"])
+        if offset >= 1_200_000:
+            route.abort("connectionreset")
+        else:
+            sent.append(offset)
+            route.continue_()
+
+    def only_patches(route: Route) -> None:
+        break_off(route) if route.request.method == "PATCH" else route.continue_()
+
+    page.route("**/api/uploads/*", only_patches)
+    choose(page, "make", (1, clip))
+    expect(page.locator("#make .file .words")).to_contain_text("connection broke")
+    expect(page.locator("#make").get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile("6[0-9]"))
+    page.unroute("**/api/uploads/*")
+    address = page.url
+    page.goto("about:blank")
+
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+    expect(page.get_by_text(re.compile(r"long talk.wav: 6\d % is here already"))).to_be_visible()
+    resumed: list[int] = []
+    page.on("request", lambda r: resumed.append(int(r.headers["upload-offset"])) if r.method == "PATCH" else None)
+    choose(page, "make", (1, clip))
+    # The bytes are noise: that it says so means that all of them came and were looked at.
+    expect(page.locator("#make .file[data-state=failed] .words")).to_contain_text("long talk.wav")
+    assert resumed[0] == sent[-1] + 262_144 >= 1_200_000, "nothing is sent twice"
+    (info,) = (
+        in_the_page(page, "api/uploads").json()
+        if False
+        else page.evaluate("async () => (await fetch('api/uploads')).json()")
+    )
+    content = page.evaluate(
+        """async id => { const b = await (await fetch(`api/uploads/${id}/content`)).arrayBuffer();
+            const d = await crypto.subtle.digest('SHA-256', b); return [...new Uint8Array(d)]; }""",
+        info["id"],
+    )
+    assert bytes(content) == hashlib.sha256(data).digest()
+
+
+def test_a_batch(page: Page, clips: Path) -> None:
+    page.get_by_role("link", name="Batch").click()
+    videos = [clips / "portrait.mp4", clips / "one.png", clips / "nobody.png"]
+    choose(page, "batch", (0, videos), (1, [clips / "greeting.wav", clips / "greeting.wav"]))
+    expect(page.locator("#batch .estimate")).to_contain_text("leave one of either")
+    page.get_by_role("button", name="Remove greeting.wav").last.click()
+    expect(page.locator("#batch .estimate")).to_have_text("3 videos will be made.")
+    page.locator("#batch summary").click()
+    page.locator("#batch select[name=quality]").select_option("draft")
+    page.locator("#batch").get_by_role("button", name="Start").click()
+    expect(page).to_have_url(re.compile("#videos$"))
+    rows = page.locator(".batch tr[data-job]")
+    expect(rows).to_have_count(3)
+    expect(rows.first.locator("img")).to_have_js_property("complete", True)
+    zip_link = page.get_by_role("link", name="Download all as zip")
+    one = rows.filter(has_text="one.png")  # one slot renders: it still waits behind the first
+    expect(one.locator(".chip")).to_have_text(re.compile("waiting|copying|preparing"))
+    one.get_by_role("button", name="Cancel").click()
+    expect(one.locator(".chip")).to_have_text("cancelled")
+    one.get_by_role("button", name="Try again").click()
+    failed = rows.filter(has_text="nobody")
+    expect(failed.locator(".chip")).to_have_text("failed", timeout=RENDERED_MS)
+    expect(failed.locator(".error")).to_contain_text("What to do")
+    expect(failed.get_by_role("button", name="Try again")).to_be_enabled()
+    expect(page.locator(".batch .head")).to_contain_text("2 of 3 done · 1 failed", timeout=RENDERED_MS)
+    with page.expect_download() as download:
+        zip_link.click()
+    with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == ["one.mp4", "portrait.mp4"]
+        archive.extract("one.mp4", clips)
+    assert float(media.probe(clips / "one.mp4")["duration"]) > 0.5
+
+
+def test_the_face_that_speaks_is_chosen_by_a_click(page: Page, clips: Path) -> None:
+    choose(page, "make", (0, clips / "two people.png"))
+    faces = page.get_by_role("group", name=re.compile("Several faces")).get_by_role("button")
+    expect(faces).to_have_count(2)
+    expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
+    faces.nth(0).focus()
+    page.keyboard.press("Enter")
+    expect(faces.nth(0)).to_have_attribute("aria-pressed", "true")
+    expect(faces.nth(1)).to_have_attribute("aria-pressed", "false")
+    assert page.locator("#make select[name=face]").input_value() == "leftmost"
+    asked = []
+    page.on("request", lambda r: asked.append(r.post_data_json) if r.url.endswith("api/estimates") else None)
+    page.get_by_role("radio", name="Text").check()
+    with page.expect_response("**/api/estimates"):
+        page.get_by_label("Text to be spoken").fill("Hello.")
+    assert asked[0]["options"] == {"face": "leftmost"}
+    assert asked[0]["text"] == "Hello."
+
+
+def test_the_microphone(page: Page) -> None:
+    page.get_by_role("radio", name="Microphone").check()
+    page.get_by_role("button", name="Record").click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop").click()
+    ready = page.locator("#make .file[data-state=ready]")
+    expect(ready).to_contain_text("Recording")
+    expect(ready.locator(".words")).to_contain_text(re.compile(r"[12] s"))
+
+
+def test_only_with_the_keyboard(page: Page) -> None:
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("() => (document.activeElement.innerText || document.activeElement.type || '').trim()")
+        )
+    assert reached[0] == "Skip to the content"
+    for wanted in ("Make a video", "Batch", "My videos", "file", "radio", "Options"):
+        assert wanted in reached, reached
+    page.get_by_role("link", name="Skip to the content").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+    page.get_by_role("link", name="My videos").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="My videos")).to_be_visible()
+    page.get_by_role("link", name="Skip to the content").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="My videos")).to_be_visible()
+    assert page.evaluate("() => document.activeElement.id") == "main"
+
+
+@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("zh", "dark")])
+def test_on_a_phone(browser: Browser, server: WebServer, clips: Path, language: str, scheme: Any) -> None:
+    with browser.new_context(
+        viewport={"width": 360, "height": 740}, locale=language, color_scheme=scheme, has_touch=True, is_mobile=True
+    ) as context:
+        page = visit(context, server.url)
+        choose(page, "make", (0, clips / "two people.png"))
+        expect(page.locator(".faces button").first).to_be_visible()
+        for view in ("make", "batch", "videos"):
+            page.evaluate("view => { location.hash = view }", view)
+            expect(page.locator(f"#{view} h1")).to_be_visible()
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= 360, f"{view} is wider than the phone"
+        background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", background))) < 200) == (scheme == "dark")
+        heading = page.locator("#videos h1").inner_text()
+        assert heading == {"en": "My videos", "zh": "我的视频"}[language]
+        page.locator("#theme").tap()
+        assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") != background
+
+
+def test_operators_below_a_path(browser: Browser, share: Path) -> None:
+    """Names and passwords, an admin and somebody else, everything below /video."""
+    users = share.parent / "users"
+    add_user(users, "ana", WORDS)
+    add_user(users, "bo", WORDS)
+    settings = {"WEB__AUTH": "basic", "WEB__USERS_FILE": str(users), "WEB__ADMINS": "ana", "WEB__ROOT_PATH": "/video"}
+    with WebServer(share, **settings) as server:
+        assert server.url.endswith("/video/")
+        with browser.new_context(http_credentials={"username": "bo", "password": WORDS}) as context:
+            page = visit(context, server.url)
+            expect(page.locator("nav").get_by_text("Operators")).to_have_count(0)
+            answer = page.goto(f"{server.url}operators")
+            assert answer is not None
+            assert answer.status == 403
+            expect(page.get_by_text("This page is for operators.")).to_be_visible()
+        with browser.new_context() as context:
+            assert context.request.get(f"{server.url}operators/en/").status == 401
+        with browser.new_context(http_credentials={"username": "ana", "password": WORDS}, locale="en") as context:
+            _operate(visit(context, server.url), server)
+        assert server.failures() == []
+
+
+def _operate(page: Page, server: WebServer) -> None:
+    outside = []
+    page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") and server.url not in r.url else 0)
+    page.get_by_role("link", name="Operators").click()
+    headline = page.locator("#headline")
+    expect(headline).to_contain_text("The daemon runs")
+    expect(page.locator("#devices")).to_contain_text("cpu")
+    page.get_by_role("button", name="Pause the queue").click()
+    expect(headline).to_contain_text("paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(headline).not_to_contain_text("paused")
+    page.get_by_role("tab", name="Retention").click()
+    expect(page.get_by_role("button", name="Remove now")).to_be_disabled()
+    assert [url for url in outside if "gradio_api" in url or not url.startswith(server.url)] == []
