@@ -19,15 +19,15 @@ import wave
 from pathlib import Path
 from typing import Any
 
-_AUDIO_OUTPUT_SYNCHRONOUS = 2
-_INITIALIZE_PHONEME_EVENTS = 0x0001
+AUDIO_OUTPUT_SYNCHRONOUS = 2
+INITIALIZE_PHONEME_EVENTS = 0x0001
 _INITIALIZE_DONT_EXIT = 0x8000
-_CHARS_UTF8 = 1  # neither espeakSSML (0x10) nor espeakPHONEMES (0x100): the text is text
+CHARS_UTF8 = 1  # neither espeakSSML (0x10) nor espeakPHONEMES (0x100): the text is text
 _ENDPAUSE = 0x1000
 _EVENT_LIST_TERMINATED = 0
 _EVENT_END = 5
 _EVENT_PHONEME = 7
-_OK = 0
+OK = 0
 _ADDRESS_SPACE_BYTES = 2 << 30
 _CPU_SECONDS = 600
 
@@ -63,7 +63,24 @@ class _Voice(ctypes.Structure):
     )
 
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+def load_library() -> ctypes.CDLL:
+    """Raises OSError where espeak-ng's library is not installed."""
+    return ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
+
+
+def phoneme_events(events: Any) -> list[tuple[str, int]]:
+    """(symbol, sample) of the phonemes among the events that a synthesis callback is given."""
+    found = []
+    for place in range(1 << 20):
+        event = events[place]
+        if event.type == _EVENT_LIST_TERMINATED:
+            break
+        if event.type == _EVENT_PHONEME:
+            found.append((event.id.string.decode("utf-8", "replace"), int(event.sample)))
+    return found
 
 
 class RefusalError(Exception):
@@ -72,16 +89,15 @@ class RefusalError(Exception):
 
 class _Speaker:
     def __init__(self, max_seconds: float) -> None:
-        name = ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1"
         try:
-            self._library = ctypes.CDLL(name)
+            self._library = load_library()
         except OSError as error:
             raise RefusalError(f"espeak-ng's library cannot be loaded ({error})") from error
-        flags = _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT
-        self.sample_rate = int(self._library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, None, flags))
+        flags = INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT
+        self.sample_rate = int(self._library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, None, flags))
         if self.sample_rate <= 0:
             raise RefusalError("espeak-ng does not start: its data files are missing")
-        self._callback = _Callback(self._on_sound)  # kept: the library holds only the pointer
+        self._callback = Callback(self._on_sound)  # kept: the library holds only the pointer
         self._library.espeak_SetSynthCallback(self._callback)
         self._max_samples = int(max_seconds * self.sample_rate)
         self.sound = bytearray()
@@ -92,24 +108,24 @@ class _Speaker:
     def speak(self, voice: str, text: str) -> None:
         """Append `text`; what it says comes through the callback."""
         self._check_variant(voice)
-        if self._library.espeak_SetVoiceByName(voice.encode()) != _OK and not self._by_language(voice):
+        if self._library.espeak_SetVoiceByName(voice.encode()) != OK and not self._by_language(voice):
             raise RefusalError(f"there is no voice or language {voice!r}")
         data = text.encode("utf-8", "replace") + b"\0"
         self._part_start = len(self.sound) // 2
         status = self._library.espeak_Synth(
-            data, ctypes.c_size_t(len(data)), 0, 1, 0, _CHARS_UTF8 | _ENDPAUSE, None, None
+            data, ctypes.c_size_t(len(data)), 0, 1, 0, CHARS_UTF8 | _ENDPAUSE, None, None
         )
         self._library.espeak_Synchronize()
         if self.too_long:
             raise RefusalError(f"the speech is longer than {self._max_samples / self.sample_rate:.0f} s")
-        if status != _OK:
+        if status != OK:
             raise RefusalError(f"espeak-ng refuses the text (error {status})")
         self.events.append(("", len(self.sound) // 2))
 
     def _by_language(self, voice: str) -> bool:
         """Some languages (en-gb) are no voice's name; espeak-ng's own program asks for them this way."""
         wanted = _Voice(languages=voice.encode())
-        return bool(self._library.espeak_SetVoiceByProperties(ctypes.byref(wanted)) == _OK)
+        return bool(self._library.espeak_SetVoiceByProperties(ctypes.byref(wanted)) == OK)
 
     def _check_variant(self, voice: str) -> None:
         # The library speaks with the plain voice when the variant after the + is unknown.
@@ -126,13 +142,7 @@ class _Speaker:
     def _on_sound(self, sound: Any, count: int, events: Any) -> int:
         if count > 0 and sound:
             self.sound += ctypes.string_at(sound, count * 2)
-        for place in range(1 << 20):
-            event = events[place]
-            if event.type == _EVENT_LIST_TERMINATED:
-                break
-            if event.type == _EVENT_PHONEME:
-                symbol = event.id.string.decode("utf-8", "replace")
-                self.events.append((symbol, self._part_start + event.sample))
+        self.events += [(symbol, self._part_start + sample) for symbol, sample in phoneme_events(events)]
         self.too_long = len(self.sound) // 2 > self._max_samples
         return int(self.too_long)  # 1 stops the synthesis
 
