@@ -396,7 +396,7 @@ class Dispatcher:
 
     def _show(self, now: float) -> None:
         for active in self._active.values():
-            key = (active.job.state, round(active.fraction, 3), self.paused_reason)
+            key = (active.job.state, round(active.fraction, 3), self.paused_reason, self.problem)
             if key != active.shown and now - active.shown_seconds >= self._status_seconds:
                 active.shown, active.shown_seconds = key, now
                 devices = self._runner.devices_of(active)
