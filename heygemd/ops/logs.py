@@ -281,7 +281,8 @@ class _Output:
             self._prefix = is_journal(target)
             self.threshold = _LEVELS[settings.level]
         if old is not None:
-            old.close()
+            with contextlib.suppress(OSError):  # a full disk has not taken its last lines; that is no reason to stop
+                old.close()
 
     def write(self, line: EventDict) -> None:
         data = encode(line)

@@ -190,6 +190,29 @@ def test_a_file_beside(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["event.action"] == "queue.resumed"
 
 
+def test_the_file_is_rotated_between_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FILE_BYTES", 2000)
+    monkeypatch.setattr(logs, "FILES_KEPT", 2)
+    path = tmp_path / "heygemd.log"
+    logs.configure(LogSettings(file=str(path)), io.StringIO())
+    for number in range(50):
+        logs.log_event(logs.get_logger(), "input.waiting", path=f"{number}.mp4", reason="课程" * 20)
+    logs.configure(LogSettings(), io.StringIO())
+    kept = [path.with_name("heygemd.log.2"), path.with_name("heygemd.log.1"), path]
+    assert sorted(tmp_path.iterdir()) == sorted(kept), "more is kept than was asked for"
+    written = [json.loads(line)["file.path"] for file in kept for line in file.read_text().splitlines()]
+    assert written == [f"{number}.mp4" for number in range(50 - len(written), 50)], "whole lines, the newest, in order"
+    assert all(file.stat().st_size < 3000 for file in kept), "far beyond the limit"
+
+
+def test_a_full_disk_under_the_file_stops_nothing() -> None:
+    stream = io.StringIO()
+    logs.configure(LogSettings(format="json", file="/dev/full"), stream)
+    logs.log_event(logs.get_logger(), "queue.resumed")
+    logs.configure(LogSettings(), io.StringIO())
+    assert [line["event.action"] for line in lines(stream)] == ["queue.resumed"], "once, and no traceback"
+
+
 def test_a_closed_stream_stops_nothing() -> None:
     stream = io.StringIO()
     logs.configure(LogSettings(format="json"), stream)
