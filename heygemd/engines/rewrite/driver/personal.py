@@ -17,9 +17,9 @@ from heygemd.engines.rewrite.driver.motion import LEAD_SECONDS
 
 MIN_SPEECH_SECONDS = 2.0
 
-_LAMBDA = 0.05
+_LAMBDA = 0.1
 _TREND_SECONDS = 1.0
-_HALF_TRUST_SECONDS = (3.0, 12.0)  # opening, width: the width is measured less well
+_HALF_TRUST_SECONDS = (3.0, 40.0)  # opening, width: the width is measured less well, and generally heard better
 _MOST_OFFSET_SECONDS = 0.24
 _OFFSET_STEP_SECONDS = 0.02
 # How strongly an offset needs to be shown: a lag of 0.1 s must raise the sum of both correlations by this much.
