@@ -33,7 +33,8 @@ def loudness(speech: Speech) -> Floats:
 
 def _around(values: Floats) -> Floats:
     """The larger of a frame's own value and the next one's: a cut lies between two frames, and both should rest."""
-    return np.asarray(np.maximum(values, np.append(values[1:], values[-1:])), np.float32)
+    larger: Floats = np.maximum(values, np.append(values[1:], values[-1:])).astype(np.float32)
+    return larger
 
 
 def _share_of_usual(values: Floats) -> Floats:

@@ -22,6 +22,7 @@ from heygemd.core.options import Options
 from heygemd.core.plan import Plan, Segment
 from heygemd.core.settings import LimitSettings, MediaSettings, ProvenanceSettings
 from heygemd.core.task import Message, Task
+from heygemd.engines import warm
 from heygemd.failpoints import failpoint
 from heygemd.files import explain
 from heygemd.gpu import peak
@@ -76,6 +77,7 @@ class Worker:
             answer = Message("done", task.id, values)
         if answer.type == "failed":
             self._drop_renderer()  # an error may leave a model half broken, or holding memory
+            warm.drop_unused()
         self.send(answer)
 
     def _do(self, task: Task) -> dict[str, Any]:
@@ -140,6 +142,7 @@ class Worker:
                 media=MediaSettings.model_validate(values["media"]),
                 threads=task.threads,
             )
+            warm.drop_unused()  # a model of another job's is not in what was reserved for this one
         peak.reset_peak()
         stats = self._renderer.render(segment, batch=values["batch"], report=self.report)
         outside = values.get("outside_bytes")
@@ -151,6 +154,7 @@ class Worker:
         from heygemd.work.calibrate import calibrate
 
         self._drop_renderer()
+        warm.drop_unused()
         shape = task.values["shape"]
         shape |= {"region": tuple(shape["region"]), "batches": tuple(shape["batches"])}
         measured = calibrate(

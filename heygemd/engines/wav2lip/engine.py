@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import CheckpointError, EngineUnavailableError
 from heygemd.core.options import Options
+from heygemd.engines import warm
 from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
 from heygemd.engines.wav2lip.container import read_shapes
 from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, preferred_precisions
@@ -143,6 +144,9 @@ class Wav2LipEngine:
         if checkpoint is None:
             raise EngineUnavailableError("engine wav2lip needs a checkpoint, and none was given")
         shown_from = 0 if options.reference else first_row(identify(checkpoint).size)
-        network = Runtime(checkpoint, device, precision, shown_from)
+        key = ("wav2lip", *warm.file_key(checkpoint), device, precision, shown_from)
+        network = warm.borrow(key, lambda: Runtime(checkpoint, device, precision, shown_from))
         kind = ReferenceRenderer if options.reference else BlendRenderer
-        return kind(analysis, motion, video.width, video.height, network, network.variant.size)
+        renderer = kind(analysis, motion, video.width, video.height, network, network.variant.size)
+        warm.returned_with(renderer, key)
+        return renderer
