@@ -34,6 +34,7 @@ Options:
   --all              test: first the checks that CI runs too (ruff, mypy, import rules)
   --root DIR         service: the share (default: /srv/heygemd)
   --share-group GRP  service: the group whose members use the share (default: heygemd)
+  --with-web         service: what the web page needs (remembered for upgrades); then enable heygemd-web
   --with-samba       service: a ready Samba share [heygemd] for that group (remembered for upgrades)
   --dry-run          say what would be done, do nothing
   -h, --help         this text
@@ -48,7 +49,8 @@ needs_value() {
 }
 
 parse_arguments() {
-    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no ROOT='' SHARE_GROUP='' WITH_SAMBA=no
+    COMMAND='' WHEELHOUSE='' OFFLINE=no TORCH=auto DRY_RUN=no ALL_CHECKS=no ROOT='' SHARE_GROUP=''
+    WITH_SAMBA=no WITH_WEB=no
     PASSED=()
     while (($# > 0)); do
         case $1 in
@@ -76,9 +78,9 @@ parse_arguments() {
             *) PASSED+=("$1") ;;
             esac
             ;;
-        --with-samba)
+        --with-samba | --with-web)
             case $COMMAND in
-            '' | service) WITH_SAMBA=yes ;;
+            '' | service) if [[ $1 == --with-web ]]; then WITH_WEB=yes; else WITH_SAMBA=yes; fi ;;
             *) PASSED+=("$1") ;;
             esac
             ;;

@@ -8,6 +8,8 @@ readonly CURRENT=$PREFIX/current
 readonly CONFIG=/etc/heygemd/heygemd.toml
 readonly UNIT=/usr/local/lib/systemd/system/heygemd.service
 readonly DROPIN=/etc/systemd/system/heygemd.service.d/10-install.conf
+readonly WEB_UNIT=/usr/local/lib/systemd/system/heygemd-web.service
+readonly WEB_DROPIN=/etc/systemd/system/heygemd-web.service.d/10-install.conf
 readonly SYSUSERS=/usr/local/lib/sysusers.d/heygemd.conf
 readonly TMPFILES=/usr/local/lib/tmpfiles.d/heygemd.conf
 readonly LINK=/usr/local/bin/heygemd
@@ -26,7 +28,8 @@ act() {
 # What an upgrade changes outside its release is copied first. Whatever ends the installation early puts it back, with
 # the link, so that a version that is refused leaves no trace.
 readonly ASIDE=$PREFIX/.before
-readonly MANAGED=("$UNIT" "$DROPIN" "$SYSUSERS" "$TMPFILES" "$CONFIG.defaults" "$SAMBA_SHARE" "$SAMBA_CONF")
+readonly MANAGED=("$UNIT" "$DROPIN" "$WEB_UNIT" "$WEB_DROPIN" "$SYSUSERS" "$TMPFILES" "$CONFIG.defaults"
+    "$SAMBA_SHARE" "$SAMBA_CONF")
 PREVIOUS='' # the release that was in use before; empty on a first installation
 
 take_aside() {
@@ -142,6 +145,7 @@ read_answers() {
             root) old_root=$value ;;
             share_group) old_group=$value ;;
             samba) if [[ $value == yes ]]; then WITH_SAMBA=yes; fi ;;
+            web) if [[ $value == yes ]]; then WITH_WEB=yes; fi ;;
             esac
         done <"$ANSWERS"
     fi
@@ -171,7 +175,8 @@ check_answers() {
 
 remember_answers() {
     if [[ $DRY_RUN == no ]]; then
-        printf 'root=%s\nshare_group=%s\nsamba=%s\n' "$ROOT" "$SHARE_GROUP" "$WITH_SAMBA" >"$ANSWERS"
+        printf 'root=%s\nshare_group=%s\nsamba=%s\nweb=%s\n' \
+            "$ROOT" "$SHARE_GROUP" "$WITH_SAMBA" "$WITH_WEB" >"$ANSWERS"
     fi
 }
 
@@ -206,6 +211,7 @@ release_name() {
             "$PYTHON" --version
             uname -m
             torch_wanted
+            if [[ $WITH_WEB == yes ]]; then printf 'web\n'; fi
         } | sha256sum | cut -c1-12
     )"
 }
@@ -221,7 +227,8 @@ source_files() (
 )
 
 install_release() {
-    local release=$1 source
+    local release=$1 source extras=''
+    if [[ $WITH_WEB == yes ]]; then extras='[web]'; fi
     if [[ -f $release/.complete ]]; then
         note "environment $release is in place"
         return 0
@@ -241,7 +248,7 @@ install_release() {
     source=$(mktemp -d)
     (cd "$HERE" && source_files | tar -cf - -T - | tar -xf - -C "$source")
     say "Installing heygemd and the packages it needs (a minute or two)"
-    if ! pip_install "$release" "$LOG" "$source"; then
+    if ! pip_install "$release" "$LOG" "$source$extras"; then
         rm -rf "$source"
         tail_log "$LOG"
         die "pip could not install heygemd" \
@@ -289,6 +296,8 @@ install_units() {
         "$TMPFILES" || true
     if put "$(<"$HERE/systemd/heygemd.service")" "$UNIT"; then UNITS_CHANGED=yes; fi
     if put "$(dropin)" "$DROPIN"; then UNITS_CHANGED=yes; fi
+    put "$(<"$HERE/systemd/heygemd-web.service")" "$WEB_UNIT" || true
+    put "$(dropin)" "$WEB_DROPIN" || true
     act systemd-sysusers "$SYSUSERS"
     act systemd-tmpfiles --create "$TMPFILES"
 }
@@ -381,6 +390,7 @@ start_service() {
         return 0
     fi
     act systemctl daemon-reload
+    if [[ $changed == yes ]]; then act systemctl try-restart heygemd-web.service || true; fi # where it is in use
     if [[ $changed == no ]] && systemctl --quiet is-active heygemd.service; then return 0; fi
     say "Starting the service (ready when the inbox is watched and the workers answer)"
     if act systemctl restart heygemd.service; then return 0; fi
@@ -408,25 +418,29 @@ tell_where_things_are() {
     if [[ $WITH_SAMBA == yes ]]; then
         note "from Windows:   \\\\$(hostname)\\$SAMBA_SECTION   (each member needs a password there: smbpasswd -a NAME)"
     fi
+    if [[ $WITH_WEB == yes ]]; then
+        note "the web page:   systemctl enable --now heygemd-web   (http://127.0.0.1:7860; docs/web.md)"
+    fi
     note "configuration:  $CONFIG   (then: systemctl reload heygemd)"
     note "what it does:   systemctl status heygemd; journalctl -t heygemd -o cat; sudo heygemd status --watch"
     note "remove it:      ./install.sh uninstall   (users' files stay)"
 }
 
 uninstall_service() {
+    local dropin
     require_service_machine
     say "Removing the service; the share, $CONFIG and /var/lib/heygemd stay"
     if systemd_runs; then
-        act systemctl disable --quiet --now heygemd.service || true
+        act systemctl disable --quiet --now heygemd-web.service heygemd.service || true
     elif [[ -e $UNIT ]]; then
-        act systemctl disable --quiet heygemd.service || true
+        act systemctl disable --quiet heygemd-web.service heygemd.service || true
     fi
     read_answers
     if [[ $WITH_SAMBA == yes || -e $SAMBA_SHARE ]]; then remove_samba; fi
-    act rm -f "$UNIT" "$DROPIN" "$SYSUSERS" "$TMPFILES" "$LINK" "$CONFIG.defaults"
-    if [[ -d $(dirname "$DROPIN") ]]; then
-        act rmdir --ignore-fail-on-non-empty "$(dirname "$DROPIN")"
-    fi
+    act rm -f "$UNIT" "$DROPIN" "$WEB_UNIT" "$WEB_DROPIN" "$SYSUSERS" "$TMPFILES" "$LINK" "$CONFIG.defaults"
+    for dropin in "$DROPIN" "$WEB_DROPIN"; do
+        if [[ -d $(dirname "$dropin") ]]; then act rmdir --ignore-fail-on-non-empty "$(dirname "$dropin")"; fi
+    done
     act rm -rf "$PREFIX" /var/cache/heygemd
     if systemd_runs; then act systemctl daemon-reload; fi
     say "Removed. Left for you: $ROOT, $CONFIG, /var/lib/heygemd, /var/log/heygemd, the user heygemd (owner of these)"

@@ -134,8 +134,9 @@ def test_scripts_pass_shellcheck() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
-def test_the_units_exposure_stays_low() -> None:
-    unit = CHECKOUT / "systemd/heygemd.service"
+@pytest.mark.parametrize("name", ["heygemd", "heygemd-web"])
+def test_the_units_exposure_stays_low(name: str) -> None:
+    unit = CHECKOUT / f"systemd/{name}.service"
     done = subprocess.run(
         ["systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=15", str(unit)],
         check=False, capture_output=True, text=True,
