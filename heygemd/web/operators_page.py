@@ -16,6 +16,7 @@ _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK 
 _MONO = ("ui-monospace", "Cascadia Code", "Noto Sans Mono", "monospace")
 _QUEUE = ("job", "state", "percent", "left", "position", "priority", "folder")
 _FAILURES = ("when", "job", "what", "remedy", "code")
+_FAILURES_WIDTHS = ("13%", "15%", "33%", "31%", "8%")
 
 
 def theme() -> Any:
@@ -48,7 +49,7 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
 
             queue.select(picked, None, job, show_progress="hidden", api_visibility="private")
         with gr.Tab(t("tab_failures")):
-            failures = _table([t(column) for column in _FAILURES], "failures")
+            failures = _table([t(column) for column in _FAILURES], "failures", _FAILURES_WIDTHS)
         with gr.Tab(t("tab_log")):
             with gr.Row():
                 only = gr.Textbox(label=t("log_job"), placeholder=t("log_job_hint"), max_lines=1)
@@ -88,5 +89,13 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
     return page
 
 
-def _table(headers: list[str], name: str) -> gr.Dataframe:
-    return gr.Dataframe(headers=headers, interactive=False, wrap=True, elem_id=name, show_search="none", buttons=[])
+def _table(headers: list[str], name: str, widths: Sequence[str] = ()) -> gr.Dataframe:
+    return gr.Dataframe(
+        headers=headers,
+        column_widths=list(widths) or None,
+        interactive=False,
+        wrap=True,
+        elem_id=name,
+        show_search="none",
+        buttons=[],
+    )

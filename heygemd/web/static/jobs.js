@@ -67,9 +67,10 @@ export class Jobs extends EventTarget {
 const url = (job, what) => address(`api/jobs/${encodeURIComponent(job.job)}/${what}`);
 
 export function errorWords(error) {
-  const key = `error.${error.code}`;
-  if (document.documentElement.lang.startsWith("zh") && has(key)) return [t(key), ""];
-  return [error.message, error.remedy ? t("job.what_to_do", { remedy: error.remedy }) : ""];
+  const key = `error.${error.code}`; // what to do on this page; the error's own remedy is for who has the share
+  const remedy = has(key) ? t(key) : error.remedy;
+  const words = document.documentElement.lang.startsWith("zh") && has(key) ? "" : error.message;
+  return [words, remedy ? t("job.what_to_do", { remedy }) : ""];
 }
 
 function details(job) {
@@ -153,6 +154,7 @@ class Progress {
     this.bar.set(percent);
     this.bar.element.hidden = OVER.includes(job.state);
     const moving = !OVER.includes(job.state) && !["submitted", "queued"].includes(job.state);
+    this.bar.element.classList.toggle("busy", moving && percent < 1);
     this.words.textContent = [moving ? `${Math.floor(percent)} %` : "", details(job)].filter(Boolean).join(" · ");
     this.error.hidden = !job.error || job.state !== "failed";
     if (!this.error.hidden) this.error.replaceChildren(...errorWords(job.error).filter(Boolean).map((words) => h("p", {}, words)));

@@ -103,7 +103,7 @@ export function fileCard(upload, { onremove, onface, preview = true }) {
     "×",
   );
   const faces = h("div");
-  const media = preview ? player(upload) : null;
+  const media = preview ? player(upload) : h("span.mini", { hidden: true });
   const card = h("div.file", {}, media, h("div.line", {}, h("span.name", {}, upload.name), removeButton), bar.element, h("div.line", {}, words, again), faces);
   let shown = "";
   const update = () => {
@@ -115,6 +115,12 @@ export function fileCard(upload, { onremove, onface, preview = true }) {
     if (shown !== upload.state) {
       shown = upload.state;
       if (upload.ready && onface) showFaces(upload, faces, onface);
+      // The faces of a picture are shown on the picture itself: once is enough.
+      if (preview) media.hidden = Boolean(faces.querySelector(".faces")) && upload.kind === "image";
+      else if (upload.look?.poster) {
+        media.hidden = false;
+        media.replaceChildren(h("img", { src: address(`api/uploads/${upload.id}/poster`), alt: "" }));
+      }
       if (upload.ready || upload.state === "failed") announce(`${upload.name}: ${words.textContent}`);
     }
   };
