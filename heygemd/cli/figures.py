@@ -74,7 +74,7 @@ def lines(told: Told) -> list[Text | Table]:
     """For a terminal: the inbox and the disks, the devices, what was done since the start."""
     scan = told.get("heygemd_scan_timestamp_seconds")
     parts = []
-    if scan is not None:
+    if scan:
         parts.append(f"scanned {seconds_in_words(time.time() - scan)} ago")
     waiting = told.get("heygemd_inbox_waiting_drops")
     parts.append(f"{_whole(told.get('heygemd_inbox_files'))} files in the inbox, {_whole(waiting)} drops incomplete")

@@ -57,6 +57,7 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
         figures.set("heygemd_degraded", 1)
         if not _reach_share(layout, stop, log, once, watchdog):
             return ShareAwayError.exit_code
+        figures.set("heygemd_degraded", 0)
         with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
             make = partial(Daemon, settings, layout, journal, stop, log, reload, watchdog, figures, notice=lock.tell)
             feed = partial(watchdog.feed, 0.0, 0.0)
@@ -176,6 +177,7 @@ class Daemon:
     def close(self) -> None:
         self._watch.stop()
         self._notifier.close()
+        self._telemetry.close()
         self._calls.close()
         self._dispatcher.close()
 

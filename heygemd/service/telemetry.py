@@ -64,6 +64,10 @@ class Telemetry:
             self._next_share_seconds = now + _SHARE_SECONDS
             self._calls.start("figures", partial(self._write, self._document()), _ignore)
 
+    def close(self) -> None:
+        """The daemon ends, or stands by while another one works: what it saw last is no longer so."""
+        self._figures.set("heygemd_ready", 0)
+
     def _devices(self, dispatcher: Dispatcher) -> None:
         put = self._figures.set
         for use in dispatcher.devices_in_use():

@@ -62,6 +62,7 @@ def scrape(port: int) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
+@pytest.mark.slow
 def test_a_wedged_worker_costs_neither_the_job_nor_the_watchdog(tmp_path: Path, manager: Manager) -> None:
     clip = media.moving_portrait(tmp_path / "clip.mp4", seconds=1.0, size=256)
     voice = media.speech(tmp_path / "voice.wav", "One two three four five. " * 5)
