@@ -42,4 +42,5 @@ def _share_of_usual(values: Floats) -> Floats:
     usual = float(np.percentile(values, 95)) if len(values) else 0.0
     if usual <= 0:
         return np.zeros_like(values)
-    return np.clip(values / usual, 0.0, 1.0).astype(np.float32)
+    share: Floats = np.clip(values / usual, 0.0, 1.0).astype(np.float32)
+    return share
