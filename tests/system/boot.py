@@ -232,7 +232,7 @@ class BootTest:
         assert done.returncode != 0, f"a broken version was accepted:\n{done.stdout}"
         assert self.machine.output("readlink /opt/heygemd/current") == before
         assert self.machine.output("systemctl is-active heygemd") == "active"
-        return done.stdout.strip().splitlines()[-2].strip()
+        return next(line for line in done.stdout.splitlines() if line.startswith("error"))
 
     def step_11b_a_version_whose_doctor_fails_leaves_no_trace(self) -> str:
         pid = self.machine.output("systemctl show -P MainPID heygemd")

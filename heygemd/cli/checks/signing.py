@@ -46,7 +46,8 @@ def check_signing(settings: ProvenanceSettings) -> Iterator[Finding]:
                 settings.model_copy(update={"timestamp_url": ""}),
             )
     except ProvenanceError as error:
-        yield Finding("signing", "fail", error.message, error.remedy)
+        remedy = "Correct provenance.certificate, private_key or algorithm; docs/provenance.md says what is needed."
+        yield Finding("signing", "fail", error.message, remedy)
     else:
         yield Finding(
             "signing", "ok", f"results can be signed as {told.signer} of {told.issuer} ({told.state.lower()})"

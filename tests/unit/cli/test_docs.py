@@ -92,7 +92,20 @@ def test_the_kinds_of_files_in_the_manual_are_real() -> None:
     assert suffixes <= {kind.removeprefix(".") for kind in KINDS}
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/manual.md", "docs/architecture.md", "docs/troubleshooting.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "docs/manual.md",
+        "docs/architecture.md",
+        "docs/troubleshooting.md",
+        "docs/provenance.md",
+        "docs/sizing.md",
+        "docs/operating.md",
+        "docs/zh/quickstart.md",
+        "docs/zh/troubleshooting.md",
+    ],
+)
 def test_links_lead_somewhere(name: str) -> None:
     here = (REPO / name).parent
     for target in re.findall(r"\]\(([^)#\s]+)", page(name)):
@@ -111,3 +124,22 @@ def test_the_readme_names_commands_that_exist() -> None:
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
     for name in re.findall(r"^heygemd ([a-z-]+)", page("README.md"), re.MULTILINE):
         assert name in known
+
+
+def test_the_chinese_pages_know_every_code() -> None:
+    """The same codes, classes and order as the English page, each with cause and remedy."""
+    heading = re.compile(r"^### (HG-\d{4} · \w+)$", re.MULTILINE)
+    chinese = page("docs/zh/troubleshooting.md")
+    assert heading.findall(chinese) == heading.findall(page("docs/troubleshooting.md"))
+    for entry in heading.split(chinese)[2::2]:
+        assert "**原因。** " in entry
+        assert "**处理。** " in entry
+
+
+def test_the_chinese_pages_name_options_and_commands_that_exist() -> None:
+    text = page("docs/zh/quickstart.md") + page("docs/zh/troubleshooting.md")
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(re.findall(r"heygemd ([a-z][a-z-]+)", text)) <= known
+    for table, key in re.findall(r"`(\w+)\.(\w+)`", text):
+        if table in sections():
+            assert key in sections()[table].model_fields, f"{table}.{key}"
