@@ -14,10 +14,11 @@ from heygemd.core.settings import RaySettings, SchedulerSettings
 
 QUIET = {
     **RAY_ENVIRONMENT,
+    "RAY_AUTH_MODE": "disabled",  # of this cluster alone: a token of whoever runs the tests is not ours to use
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # how long nodes outlive their head
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # how long nodes outlive their head
     "RAY_enable_metrics_collection": "0",
     "RAY_scheduler_avoid_gpu_nodes": "0",
 }
@@ -31,9 +32,9 @@ class Cluster:
     def __init__(self, nodes: int, *, mib: int = NODE_MIB, port: int = 0) -> None:
         self._count = nodes
         self._mib = mib
-        self._port = port or free_port()
+        self.port = port or free_port()
         self._nodes: list[Any] = []
-        self._environment: dict[str, str | None] = {}
+        self._before: dict[str, str | None] = {}
         self._cluster: Any = None
         self._address = ""
 
@@ -43,14 +44,14 @@ class Cluster:
         return str(self._cluster.address) if self._cluster is not None else self._address
 
     def __enter__(self) -> Cluster:
-        self._environment = {name: os.environ.get(name) for name in QUIET}
+        self._before = {name: os.environ.get(name) for name in QUIET}
         os.environ.update(QUIET)
         self.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.stop()
-        for name, value in self._environment.items():
+        for name, value in self._before.items():
             if value is None:
                 del os.environ[name]
             else:
@@ -65,7 +66,7 @@ class Cluster:
             head_node_args={
                 **shared,
                 "num_cpus": 0,
-                "gcs_server_port": self._port,
+                "gcs_server_port": self.port,
                 "include_dashboard": False,
                 "resources": {"head": 1},
             },

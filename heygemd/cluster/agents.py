@@ -30,6 +30,7 @@ from heygemd.work.local import LocalExecutor
 
 _POLL_SECONDS = 0.1
 _ALIVE_SECONDS = 5.0
+_PROGRESS_SECONDS = 1.0
 _LOG_TAIL_BYTES = 64_000
 
 
@@ -156,7 +157,7 @@ class SegmentWorker:
         task = Task.from_line(line)
         with self._guard:
             self._executor.start(task, Device(**device))
-        spoken = time.monotonic()
+        spoken, reported = time.monotonic(), 0.0
         while not self._closed:
             with self._guard:
                 messages = [] if self._closed else self._executor.poll(_POLL_SECONDS)
@@ -167,7 +168,9 @@ class SegmentWorker:
                 if message.type in ("done", "failed"):
                     yield _line(_finished(message, task, parts))
                     return
-                yield _line(message)
+                if time.monotonic() - reported >= _PROGRESS_SECONDS:  # thousands of workers speak to one bridge
+                    reported = time.monotonic()
+                    yield _line(message)
             if messages or events:
                 spoken = time.monotonic()
             elif time.monotonic() - spoken > _ALIVE_SECONDS:

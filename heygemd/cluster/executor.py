@@ -228,7 +228,8 @@ class RayExecutor:
             if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
-        word = _LOG_HEAD.sub("", self._last_words[-1]) if self._last_words else "the bridge ended without a word"
+        word = self._last_words[-1] if self._last_words else "the bridge ended without a word"
+        word = _LOG_HEAD.sub("", word).partition(". ")[0]  # then Ray's advice follows, and a long address
         self.nodes, self._pids = None, {}
         self.problem = f"the Ray cluster at {self._address} cannot be reached: {word[:300]}"
         self._retry_at_seconds = self._clock() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from heygemd.core.errors import NodeLostError
 from heygemd.core.settings import RaySettings, SchedulerSettings
 
 _ASK_SECONDS = 30.0
+_MEET_AGAIN_SECONDS = 30.0
 _PROBE_SURVEYS = 15
 """The share of a node is looked for again after so many surveys: mounts come and go."""
 
@@ -61,6 +63,7 @@ class Nodes:
         self._on_event = on_event
         self._agent = ray.remote(NodeAgent)
         self._nodes: dict[str, Node] = {}
+        self._shunned: dict[str, tuple[float, str | None]] = {}  # node → until when, and why
         self._boot = boot_id()
         if share is not None:
             (share / EXCHANGE).mkdir(exist_ok=True)
@@ -71,6 +74,8 @@ class Nodes:
         for node_id in self._nodes.keys() - listed.keys():
             del self._nodes[node_id]
         for node_id, entry in listed.items():
+            if time.monotonic() < self._shunned.get(node_id, (0.0, None))[0]:
+                continue
             if node_id not in self._nodes and any(entry["Resources"].get(resource(kind), 0) > 0 for kind in KINDS):
                 self._nodes[node_id] = self._meet(node_id, entry)
         await asyncio.gather(*(self._ask(node) for node in self._nodes.values()))
@@ -87,7 +92,8 @@ class Nodes:
             self._settings.node_cache_mib,
             self._scheduler.model_dump(mode="json"),
         )
-        return Node(node_id, name, dict(entry["Resources"]), agent)
+        _, problem = self._shunned.pop(node_id, (0.0, None))  # what was said already is not said again
+        return Node(node_id, name, dict(entry["Resources"]), agent, problem=problem)
 
     async def _ask(self, node: Node) -> None:
         try:
@@ -100,7 +106,8 @@ class Nodes:
             said = str(error).strip().splitlines() or [type(error).__name__]
             self._trouble(node, f"its agent does not answer: {said[0]}")
             if isinstance(error, ray.exceptions.RayActorError):
-                self._nodes.pop(node.node_id, None)  # met again at the next survey, if the node is still there
+                self._nodes.pop(node.node_id, None)
+                self._shunned[node.node_id] = time.monotonic() + _MEET_AGAIN_SECONDS, node.problem
             return
         node.surveys += 1
         node.report = report
