@@ -93,6 +93,9 @@ def test_the_second_daemon_goes_on_when_the_first_is_killed_and_stands_by_when_i
     check_each_once(one, two, {"a", "b", "c", "d"})
 
 
+@pytest.mark.skipif(
+    os.environ.get("HEYGEMD_TEST_CLUSTER") != "1", reason="NOT RUN: needs HEYGEMD_TEST_CLUSTER=1 (twenty seconds)"
+)
 def test_an_owner_that_was_paused_wakes_and_does_nothing_any_more(tmp_path: Path, clip: Path, voice: Path) -> None:
     root = tmp_path / "share"
     with Sharing(root, "one") as one, Sharing(root, "two") as two:
