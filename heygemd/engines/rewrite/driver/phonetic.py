@@ -41,7 +41,7 @@ _EVIDENCE = 0.25
 _MOST_AGAINST = 30.0
 _STAY, _STAY_SILENT = 0.6, 0.9
 _NOISE_SHARE = 0.1  # breath and noise marks are rarer than sounds
-_CLOSURE_BLEND_SECONDS = 0.03
+_CLOSURE_BLEND_SECONDS = 0.10
 
 
 @dataclass(frozen=True)
