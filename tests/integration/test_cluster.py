@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 
 from tests import media
-from tests.cluster import Cluster
+from tests.cluster import QUIET, Cluster, free_port, wait_for_nodes
 from tests.daemon import Daemon
 
 pytestmark = pytest.mark.slow
+long = pytest.mark.skipif(
+    os.environ.get("HEYGEMD_TEST_CLUSTER") != "1", reason="NOT RUN: needs HEYGEMD_TEST_CLUSTER=1 (two minutes more)"
+)
 
 JOB = {"version": 1, "video": "clip.mp4", "audio": "voice.wav", "options": {"quality": "lossless"}}
 
@@ -107,8 +111,10 @@ def test_a_node_removed_in_mid_render_changes_nothing_of_the_result(
     numbers = [event["heygemd.segment.number"] for event in events]
     assert sorted(numbers) == list(range(daemon.receipt("job")["items"][0]["segments"])), "each segment once"
     assert not [p for p in (tmp_path / "share" / ".heygemd-exchange").iterdir() if p.name.startswith("segment-")]
+    assert {str(event["event.reason"]) for event in daemon.events("node.ready")} == {"files travel over the share"}
 
 
+@long
 def test_without_the_share_files_travel_over_ray_and_a_killed_worker_is_replaced(
     tmp_path: Path, cluster: Cluster, clip: Path, voice: Path, frames: list[str]
 ) -> None:
@@ -123,3 +129,68 @@ def test_without_the_share_files_travel_over_ray_and_a_killed_worker_is_replaced
     assert media.framemd5(result(daemon, "job")) == frames
     assert not (tmp_path / "share" / ".heygemd-exchange").exists()
     assert any("HG-2007" in str(event.get("error.code")) for event in daemon.events("segment.failed"))
+    assert {str(event["event.reason"]) for event in daemon.events("node.ready")} == {"files travel over Ray"}
+
+
+@long
+def test_the_autoscaler_is_told_what_waits_and_when_nothing_does(tmp_path: Path, cluster: Cluster) -> None:
+    from ray._raylet import GcsClient
+
+    asked = GcsClient(address=cluster.address)
+
+    def bundles() -> list[dict[str, float]]:
+        told = asked.internal_kv_get(b"autoscaler_resource_request", None)
+        found: list[dict[str, float]] = json.loads(told or b"[]")
+        return found
+
+    executor = cluster.executor(tmp_path)
+    try:
+        wait_for_nodes(executor, 2)
+        for waiting in ([{"cpu": 3 * 2**30, "cuda": 2**30}, {"cpu": 2**30}], []):
+            executor.expect(waiting)
+            wanted = [{"heygemd_cpu_mib": float(needs["cpu"] // 2**20)} for needs in waiting]
+            until = time.monotonic() + 20
+            while bundles() != wanted:
+                assert time.monotonic() < until, bundles()
+                assert executor.poll(0.1) == []
+    finally:
+        executor.close()
+
+
+@long
+def test_the_daemon_waits_for_a_cluster_and_outlives_its_head(
+    tmp_path: Path, clip: Path, voice: Path, frames: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.util import get_node_ip_address
+
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", QUIET["RAY_gcs_rpc_server_reconnect_timeout_s"])
+    lone = Cluster(nodes=1, port=free_port())
+    with on_ray(tmp_path, f"{get_node_ip_address()}:{lone.port}", RAY__SHARE="never") as daemon:
+        drop(daemon, clip, voice, "job")
+        daemon.start()
+        daemon.wait(lambda: "cannot be reached" in str(daemon.status("job").get("reason")), what="a reason to wait")
+        assert any("renders wait" in str(event["event.reason"]) for event in daemon.events("daemon.degraded"))
+        with lone:
+            daemon.wait(lambda: rendered(daemon), what="a segment")
+            lone.stop()  # head and node, without a word
+            daemon.wait(lambda: daemon.events("segment.failed"), what="the loss is noticed")
+            assert daemon.process is not None and daemon.process.poll() is None
+            lone.start()
+            daemon.wait_state("job", "done", "failed")
+            assert daemon.stop() == 0
+    assert media.framemd5(result(daemon, "job")) == frames
+    assert {event["error.code"] for event in daemon.events("segment.failed")} == {"HG-2007"}
+    numbers = [event["heygemd.segment.number"] for event in rendered(daemon)]
+    assert len(numbers) == len(set(numbers)), "each segment once"
+
+
+@long
+def test_this_machine_stands_in_for_a_cluster_that_is_away(
+    tmp_path: Path, clip: Path, voice: Path, frames: list[str]
+) -> None:
+    daemon = on_ray(tmp_path, f"127.0.0.1:{free_port()}", RAY__WHEN_LOST="local")
+    drop(daemon, clip, voice, "job")
+    assert daemon.once() == 0, daemon.log.read_text()
+    assert media.framemd5(result(daemon, "job")) == frames
+    assert {event["heygemd.device"] for event in rendered(daemon)} == {"cpu"}
+    assert any("rendering on this machine" in str(event["event.reason"]) for event in daemon.events("daemon.degraded"))
