@@ -212,6 +212,15 @@ class RetentionSettings(Section):
     archive_max_bytes: Annotated[
         int, Field(ge=0, description="inputs of finished jobs: the oldest go when all are larger than this")
     ] = 0
+    outbox_max_jobs: Annotated[int, Field(ge=0, description="results: the oldest go when there are more jobs")] = 0
+    failed_max_jobs: Annotated[int, Field(ge=0, description="failed jobs: the oldest go when there are more")] = 0
+    archive_max_jobs: Annotated[
+        int, Field(ge=0, description="inputs of finished jobs: the oldest go when there are more jobs")
+    ] = 0
+    keep_unfetched: Annotated[
+        bool,
+        Field(description="results that nobody has read stay, whatever the limits; needs access times (relatime)"),
+    ] = False
     min_free_bytes: Annotated[
         int, Field(ge=0, description="when the share has less room, the oldest of archive, then failed goes first")
     ] = 0

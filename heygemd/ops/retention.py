@@ -1,4 +1,4 @@
-"""Clean-up of outbox, failed and archive: what goes and why (`plan`, pure), then its removal (`execute`).
+"""Clean-up of outbox, failed and archive: what is there (`survey`), and the removal of what the plan says (`execute`).
 
 Only folders that carry our marker are looked at, only names that the marker lists are removed, no link is followed.
 A file named `.keep` in a job's folder, or in the day's folder around it, keeps it for ever; so does any file that
@@ -14,73 +14,24 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from heygemd.core.settings import RetentionSettings
 from heygemd.files import TEMP_PREFIX, explained, rename_noreplace
+from heygemd.ops.retention_plan import KINDS, MIN_AGE_SECONDS, JobFolder, Kind, Plan, Removal, plan
 
-Kind = Literal["archive", "failed", "outbox"]
-KINDS: tuple[Kind, ...] = ("archive", "failed", "outbox")
+__all__ = [
+    "KINDS", "MARKER", "MIN_AGE_SECONDS", "JobFolder", "Kind", "Outcome", "Plan", "Removal", "clean", "execute",
+    "free_bytes", "plan", "survey",
+]  # fmt: skip
 
 MARKER = ".heygemd-job"  # written by spool.places; a test keeps the two in step
 KEEP = ".keep"
-MIN_AGE_SECONDS = 3600.0
-"""Nothing younger is removed, whatever the limits: it may still be in the making, or somebody waits for it."""
-
 _MAX_MARKER_BYTES = 1_000_000
 _GONE = re.compile(re.escape(TEMP_PREFIX) + r"\d+\.gone")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True)
-class JobFolder:
-    """A finished job's folder. `relative`: below its root; `inode`, `device` tell whether it is still the same later.
-
-    `kept`: why it is never removed (pinned, holds files of others), or "". `leftover`: of an interrupted removal.
-    """
-
-    kind: Kind
-    relative: str
-    job: str
-    job_id: str
-    made_seconds: float  # Unix time of its last change
-    size_bytes: int  # of the files we made
-    files: tuple[str, ...]
-    inode: int
-    device: int
-    kept: str = ""
-    leftover: bool = False
-
-
-@dataclass(frozen=True)
-class Removal:
-    folder: JobFolder
-    reason: str
-
-    @property
-    def path(self) -> str:
-        """Below the share, for people."""
-        return f"{self.folder.kind}/{self.folder.relative}"
-
-    @property
-    def num_bytes(self) -> int:
-        return self.folder.size_bytes
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a clean-up does. `removals`: oldest first within each rule."""
-
-    removals: tuple[Removal, ...]
-    num_folders: int
-    total_bytes: int
-
-    @property
-    def removed_bytes(self) -> int:
-        return sum(removal.folder.size_bytes for removal in self.removals)
 
 
 @dataclass(frozen=True)
@@ -89,67 +40,6 @@ class Outcome:
 
     removed: tuple[JobFolder, ...]
     remained: tuple[tuple[JobFolder, str], ...]
-
-
-def plan(
-    folders: Iterable[JobFolder],
-    settings: RetentionSettings,
-    *,
-    now_seconds: float,
-    free_bytes: int | None = None,
-    busy: Collection[str] = (),
-) -> Plan:
-    """Decide. `busy`: ids of jobs that are not final; `free_bytes`: of the share, where `min_free_bytes` is to hold.
-
-    Age first, then each kind's total, oldest first, then free space: archive, then failed; never the outbox for space
-    alone, results are what people came for.
-    """
-    every = sorted(folders, key=lambda folder: (folder.made_seconds, folder.kind, folder.relative))
-    free_to_go = [
-        f for f in every if not f.kept and f.job_id not in busy and now_seconds - f.made_seconds >= MIN_AGE_SECONDS
-    ]
-    chosen: dict[tuple[Kind, str], Removal] = {}
-
-    def choose(folder: JobFolder, reason: str) -> None:
-        chosen.setdefault((folder.kind, folder.relative), Removal(folder, reason))
-
-    for folder in every:
-        if folder.leftover:
-            choose(folder, "its removal was interrupted")
-    days: dict[Kind, float] = {
-        "archive": settings.archive_days,
-        "failed": settings.failed_days,
-        "outbox": settings.outbox_days,
-    }
-    for folder in free_to_go:
-        limit = days[folder.kind]
-        age = (now_seconds - folder.made_seconds) / 86400
-        if limit and age >= limit:
-            choose(folder, f"{age:.1f} days old, kept for {limit:g}")
-    totals: dict[Kind, int] = {
-        "archive": settings.archive_max_bytes,
-        "failed": settings.failed_max_bytes,
-        "outbox": settings.outbox_max_bytes,
-    }
-    for kind in KINDS:
-        limit_bytes = totals[kind]
-        held = sum(f.size_bytes for f in every if f.kind == kind and (f.kind, f.relative) not in chosen)
-        for folder in free_to_go:
-            if not limit_bytes or held <= limit_bytes:
-                break
-            if folder.kind == kind and (kind, folder.relative) not in chosen:
-                choose(folder, f"{kind} holds {held:,} bytes, allowed are {limit_bytes:,}")
-                held -= folder.size_bytes
-    if settings.min_free_bytes and free_bytes is not None:
-        free = free_bytes + sum(removal.folder.size_bytes for removal in chosen.values())
-        for kind in ("archive", "failed"):
-            for folder in free_to_go:
-                if free >= settings.min_free_bytes:
-                    break
-                if folder.kind == kind and (kind, folder.relative) not in chosen:
-                    choose(folder, f"the share has {free:,} bytes free, wanted are {settings.min_free_bytes:,}")
-                    free += folder.size_bytes
-    return Plan(tuple(chosen.values()), len(every), sum(f.size_bytes for f in every))
 
 
 def clean(
@@ -224,10 +114,14 @@ def _look(parent: int, name: str, relative: str, kind: Kind, kept: str) -> list[
             kept = "pinned"
         elif others:
             kept = "holds files that are not ours"
-        size = sum(found.st_size for file in (*files, MARKER) if (found := _lstat(fd, file)) is not None)
+        there = {file: found for file in (*files, MARKER) if (found := _lstat(fd, file)) is not None}
+        size = sum(found.st_size for found in there.values())
+        # Contact sheets and receipts are looked at by programs; a video is read by whoever wants it.
+        results = [found for file, found in there.items() if file.endswith((".mp4", ".zip"))]
+        fetched = kind != "outbox" or any(found.st_atime_ns > found.st_mtime_ns for found in results)
         # A folder's own mtime is the last time that anything was put there: the inputs keep the times of their makers.
         ids = (own.st_ino, own.st_dev)
-        return [JobFolder(kind, relative, job, job_id, own.st_mtime, size, files, *ids, kept, leftover)]
+        return [JobFolder(kind, relative, job, job_id, own.st_mtime, size, files, *ids, kept, leftover, fetched)]
 
 
 def _remove(root: Path, folder: JobFolder) -> str | None:

@@ -32,12 +32,14 @@ folders_of = st.lists(
         device=st.just(1),
         kept=st.sampled_from(["", "", "pinned"]),
         leftover=st.just(False),
+        fetched=st.booleans(),
     ),
     unique_by=lambda f: (f.kind, f.relative),
     max_size=30,
 )
 days = st.sampled_from([0.0, 1.0, 30.0])
 sizes = st.sampled_from([0, 1, 10**5, 10**6])
+counts = st.sampled_from([0, 0, 1, 5])
 settings_of = st.builds(
     RetentionSettings,
     outbox_days=days,
@@ -46,6 +48,10 @@ settings_of = st.builds(
     outbox_max_bytes=sizes,
     failed_max_bytes=sizes,
     archive_max_bytes=sizes,
+    outbox_max_jobs=counts,
+    failed_max_jobs=counts,
+    archive_max_jobs=counts,
+    keep_unfetched=st.booleans(),
     min_free_bytes=sizes,
 )
 
@@ -59,7 +65,9 @@ def test_the_plan(folders: list[JobFolder], settings: RetentionSettings, free: i
     for removal in made.removals:
         folder = removal.folder
         assert not folder.kept and folder.job_id != "busy" and NOW - folder.made_seconds >= MIN_AGE_SECONDS
+        assert folder.fetched or not settings.keep_unfetched
     may_go = [f for f in rest if not f.kept and f.job_id != "busy" and NOW - f.made_seconds >= MIN_AGE_SECONDS]
+    may_go = [f for f in may_go if f.fetched or not settings.keep_unfetched]
     for kind in KINDS:
         limit_days = getattr(settings, f"{kind}_days")
         limit_bytes = getattr(settings, f"{kind}_max_bytes")
@@ -68,13 +76,16 @@ def test_the_plan(folders: list[JobFolder], settings: RetentionSettings, free: i
             assert all(NOW - f.made_seconds < limit_days * DAY for f in left)
         if limit_bytes and sum(f.size_bytes for f in rest if f.kind == kind) > limit_bytes:
             assert not left, "over the limit only because nothing more may go"
-        if not (limit_days or limit_bytes or settings.min_free_bytes):
+        limit_jobs = getattr(settings, f"{kind}_max_jobs")
+        if limit_jobs and sum(f.kind == kind for f in rest) > limit_jobs:
+            assert not left, "more than allowed only because nothing more may go"
+        if not (limit_days or limit_bytes or limit_jobs or settings.min_free_bytes):
             assert not any(kind == k for k, _ in gone)
         # the oldest go first: whatever went is no younger than anything that stayed, unless age alone decided
         went = [r.folder.made_seconds for r in made.removals if r.folder.kind == kind]
         if went and left:
             assert max(went) <= min(f.made_seconds for f in left)
-    if not settings.outbox_days and not settings.outbox_max_bytes:
+    if not settings.outbox_days and not settings.outbox_max_bytes and not settings.outbox_max_jobs:
         assert not any(kind == "outbox" for kind, _ in gone), "results never go for space alone"
     if settings.min_free_bytes and free is not None and free + made.removed_bytes < settings.min_free_bytes:
         assert not [f for f in may_go if f.kind != "outbox"]
@@ -235,6 +246,26 @@ def test_limits_by_bytes_and_free_space(share: Path) -> None:
     assert [r.folder.kind for r in made.removals][:3] == ["archive"] * 3 and made.removed_bytes >= 3 * size
     made = plan(found, settings, now_seconds=NOW, free_bytes=0)
     assert [r.folder.kind for r in made.removals] == ["archive"] * 4 + ["failed"] * 2
+
+
+def test_limits_by_number(share: Path) -> None:
+    for n in range(4):
+        job_folder(share, f"j{n}", "outbox", days_old=5 + n)
+    settings = RetentionSettings(outbox_max_jobs=2, archive_days=0, failed_days=0)
+    assert run(share, settings) == ["outbox/j3", "outbox/j2"]
+    assert run(share, settings) == []
+
+
+def test_results_that_nobody_has_read_stay_where_asked_for(share: Path) -> None:
+    for name in ("read", "unread"):
+        folder = job_folder(share, name, "outbox")
+        os.utime(folder / "v.mp4", ns=((2 if name == "read" else 1) * 10**9, 1 * 10**9))
+        os.utime(folder / f"{name}.json", ns=(9 * 10**9, 10**9))  # programs look at receipts
+        os.utime(folder, (NOW - 50 * DAY,) * 2)
+    job_folder(share, "j", "failed")
+    keep = RetentionSettings(outbox_days=10, failed_days=10, keep_unfetched=True)
+    assert run(share, keep) == ["failed/j", "outbox/read"]
+    assert run(share) == ["outbox/unread"]
 
 
 def test_a_dry_run_is_exactly_what_a_run_does(share: Path) -> None:
