@@ -42,7 +42,7 @@ def calibrate(
     wanted = Wanted(engine or "auto", checkpoint, width, height, region)
     with progress_bar(show=not as_json) as bar:
         found = calibrate_here(
-            globals_of(context).settings, wanted, on_progress=lambda what, done: bar.show(what, done, None)
+            globals_of(context).as_service(), wanted, on_progress=lambda what, done: bar.show(what, done, None)
         )
     if as_json:
         print_json(found)
