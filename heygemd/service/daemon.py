@@ -36,7 +36,7 @@ from heygemd.spool.watch import Watch
 
 _SHARE_RETRY_SECONDS = 5.0
 _REQUESTS_SECONDS = 0.5
-_FIXED = ("root", "state", "metrics")  # settings that take a restart
+_FIXED = ("root", "state", "metrics", "ray")  # settings that take a restart
 _PAUSE_FILE = "a PAUSE file lies on the share"
 
 Reload = Callable[[], Settings]
