@@ -72,25 +72,23 @@ def test_the_second_daemon_goes_on_when_the_first_is_killed_and_stands_by_when_i
         one.wait(lambda: one.events("daemon.ready"))
         two.start()
         two.wait(lambda: two.events("daemon.standby"))
-        drop(one, clip, voice, "a", "b", "c")
+        drop(one, clip, voice, "a", "b")
         one.wait(lambda: one.events("job.prepared"), what="a job in work")
         ids = {e["heygemd.job.name"]: e["heygemd.job.id"] for e in one.events("job.claimed")}
         one.kill()
         two.wait(lambda: two.events("daemon.took_over"), what="the takeover")
-        for job in ("a", "b", "c"):
+        for job in ("a", "b"):
             two.wait_state(job, "done", "failed")
             assert two.receipt(job)["job_id"] == ids[job]
         one.start()  # its journal still holds what it was killed over
         one.wait(lambda: one.events("daemon.standby"), what="the first stands by")
         assert two.stop() == 0
         one.wait(lambda: one.events("daemon.took_over"), what="the way back")
-        drop(one, clip, voice, "d")
-        one.wait_state("d", "done", "failed")
         handed_over = {e["heygemd.job.name"] for e in one.events("job.handed_over")}
         one.wait(lambda: not list((root / ".heygemd-owner" / "jobs").iterdir()), what="the last claim released")
         assert one.stop() == 0
-    assert handed_over and handed_over <= {"a", "b", "c"}
-    check_each_once(one, two, {"a", "b", "c", "d"})
+    assert handed_over and handed_over <= {"a", "b"}
+    check_each_once(one, two, {"a", "b"})
 
 
 @pytest.mark.skipif(
