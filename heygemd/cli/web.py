@@ -30,8 +30,8 @@ def web(
 ) -> int:
     """Serve the web page, until Ctrl-C. The daemon (`heygemd serve`) does the work; it may run elsewhere."""
     options = globals_of(context)
-    settings = options.settings
     _require_gradio()
+    settings = options.as_service()
     if add_user is not None:
         from heygemd.web.accounts import add_user as add
         from heygemd.web.secret import private_folder

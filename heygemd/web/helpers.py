@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,28 +30,28 @@ _ESTIMATES_KEPT = 200
 
 async def run_child(argv: Sequence[str], timeout_seconds: float) -> bytes | None:
     """Its standard output, whatever its exit code; None when it took too long. It and all that it started end then."""
-    child = await asyncio.create_subprocess_exec(
-        "nice",
-        "-n",
-        "10",
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert child.stdout is not None  # noqa: S101 - it was asked for
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            output = await child.stdout.read(_MAX_OUTPUT_BYTES)
-            await child.wait()
-            return output
-    except TimeoutError:
-        return None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await asyncio.shield(child.wait())
+    with tempfile.TemporaryFile() as output:  # a pipe would keep a transport open when the task is cancelled
+        child = await asyncio.create_subprocess_exec(
+            "nice",
+            "-n",
+            "10",
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await child.wait()
+        except TimeoutError:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await asyncio.shield(child.wait())
+        output.seek(0)
+        return output.read(_MAX_OUTPUT_BYTES)
 
 
 class Looker:
@@ -100,6 +101,7 @@ class Estimator:
         self._timeout = timeout_seconds
         self._slot = asyncio.Semaphore(1)
         self._open: OrderedDict[str, _Estimate] = OrderedDict()
+        self._running: set[asyncio.Task[dict[str, Any]]] = set()  # those that nobody waits for any more, too
 
     @property
     def offered(self) -> bool:
@@ -117,7 +119,10 @@ class Estimator:
         while len(self._open) >= _ESTIMATES_KEPT:
             _, oldest = self._open.popitem(last=False)
             oldest.task.cancel()
-        self._open[key] = _Estimate(asyncio.create_task(self._plan(arguments)), user)
+        task = asyncio.create_task(self._plan(arguments))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        self._open[key] = _Estimate(task, user)
         return key
 
     def answer(self, user: str, key: str) -> dict[str, Any] | None:
@@ -146,12 +151,13 @@ class Estimator:
         return {key: found[key] for key in wanted if key in found} | {"segments": len(found.get("segments", ()))}
 
     async def close(self) -> None:
-        await _end([estimate.task for estimate in self._open.values()])
+        await _end(list(self._running))
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
-        task.cancel()
+        if not task.cancelling():  # one that is ending is left to end its child
+            task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception) and not isinstance(result, HeygemdError):
             raise result

@@ -18,6 +18,7 @@ export class Options {
       this.#choice("silence", ["rest", "follow"], "rest"),
       this.#choice("language", ["", ...LANGUAGES], "", t("options.guess")),
       this.#choice("resolution_limit", ["", "3840", "1920", "1280", "960", "640"], "", t("options.none")),
+      this.#choice("mark", ["", "off", "en", "zh", "both"], "", t("options.server")),
       this.#number("sync_offset_seconds", { min: -2, max: 2, step: 0.02, value: 0 }),
     ];
     this.element = h("details.options", {}, h("summary", {}, t("options.title")), h("div.grid", {}, rows));
