@@ -61,6 +61,7 @@ def prepare_task(
         "face_detector": settings.face_detector,
         "face_detector_file": _text(settings.face_detector_file),
         "device_kinds": list(kinds),
+        "provenance": settings.provenance.model_dump(),
     }
     return Task(task_id, "prepare", str(folder.path), seen_by_worker(device), device.threads, values)
 

@@ -39,13 +39,34 @@ def library_is_here() -> bool:
     return importlib.util.find_spec("c2pa") is not None
 
 
-def sign(source: Path, target: Path, provenance: Provenance, settings: ProvenanceSettings) -> Credentials:
-    """Write `target`: `source` with a signed manifest, read back and found valid. Raises ProvenanceError."""
+def require_signing(settings: ProvenanceSettings) -> None:
+    """Raise ProvenanceError where a signature is asked for and cannot succeed: before anything is rendered for it."""
+    if not settings.certificate:
+        return
     if not library_is_here():
         raise ProvenanceError(
             "Content Credentials are asked for, but c2pa-python is not installed",
-            remedy="Install it (pip install 'heygemd[credentials]'), or empty provenance.certificate.",
+            remedy="Run install.sh again (or pip install 'heygemd[credentials]'), or empty provenance.certificate.",
         )
+    read_pem(settings.private_key, "private_key")
+    end = certificate_end(read_pem(settings.certificate, "certificate"))
+    if end < datetime.datetime.now(datetime.UTC):
+        raise ProvenanceError(f"provenance.certificate: it ended on {end:%Y-%m-%d}", path=settings.certificate)
+
+
+def certificate_end(chain: bytes) -> datetime.datetime:
+    """Until when the first certificate of a PEM chain is good. Raises ProvenanceError."""
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(chain)[0].not_valid_after_utc
+    except ValueError as error:
+        raise ProvenanceError(f"provenance.certificate: {_one_line(error)}") from None
+
+
+def sign(source: Path, target: Path, provenance: Provenance, settings: ProvenanceSettings) -> Credentials:
+    """Write `target`: `source` with a signed manifest, read back and found valid. Raises ProvenanceError."""
+    require_signing(settings)
     import c2pa
 
     chain = read_pem(settings.certificate, "certificate")

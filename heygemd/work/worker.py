@@ -26,6 +26,7 @@ from heygemd.engines import warm
 from heygemd.failpoints import failpoint
 from heygemd.files import explain
 from heygemd.gpu import peak
+from heygemd.work.credentials import require_signing
 from heygemd.work.item import ItemFolder
 from heygemd.work.meter import PeakMeter
 
@@ -121,6 +122,7 @@ class Worker:
             face_detector=values["face_detector"],
             face_detector_file=_path(values["face_detector_file"]),
         )
+        require_signing(ProvenanceSettings.model_validate(values.get("provenance", {})))
         prepared = prepare(request, folder, self.report)
         return {"num_frames": prepared.num_frames, "engine": prepared.engine, "seconds": dict(prepared.seconds)}
 

@@ -211,10 +211,25 @@ release_name() {
             "$PYTHON" --version
             uname -m
             torch_wanted
-            if [[ $WITH_WEB == yes ]]; then printf 'web\n'; fi
+            service_extras
         } | sha256sum | cut -c1-12
     )"
 }
+
+# The extras that this machine's service needs: asked for by an option, or by what its configuration says.
+service_extras() {
+    local -a extras=()
+    if [[ $WITH_WEB == yes ]]; then extras+=(web); fi
+    if configured certificate '"[^"]'; then extras+=(credentials); fi
+    if configured executor '"ray"'; then extras+=(ray); fi
+    (
+        IFS=,
+        printf '%s' "${extras[*]:+[${extras[*]}]}"
+    )
+}
+
+# configured KEY PATTERN: the operator's file sets the key to something that begins so.
+configured() { [[ -f $CONFIG ]] && grep -Eq "^[[:space:]]*$1[[:space:]]*=[[:space:]]*$2" "$CONFIG"; }
 
 # What the package is built from, relative to the checkout.
 source_files() (
@@ -227,8 +242,8 @@ source_files() (
 )
 
 install_release() {
-    local release=$1 source extras=''
-    if [[ $WITH_WEB == yes ]]; then extras='[web]'; fi
+    local release=$1 source extras
+    extras=$(service_extras)
     if [[ -f $release/.complete ]]; then
         note "environment $release is in place"
         return 0

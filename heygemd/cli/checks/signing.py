@@ -12,7 +12,7 @@ from heygemd.cli.checks import Finding
 from heygemd.core.errors import ProvenanceError
 from heygemd.core.provenance import Provenance
 from heygemd.core.settings import ProvenanceSettings
-from heygemd.work.credentials import library_is_here, read_pem, sign, utc_now
+from heygemd.work.credentials import certificate_end, library_is_here, read_pem, sign, utc_now
 
 _WARN_DAYS = 30
 _TIMEOUT_SECONDS = 30
@@ -33,7 +33,7 @@ def check_signing(settings: ProvenanceSettings) -> Iterator[Finding]:
             "signing",
             "fail",
             "c2pa-python is not installed: nothing can be signed",
-            "pip install 'heygemd[credentials]'",
+            "sudo ./install.sh brings it now.",
         )
         return
     yield _days(chain)
@@ -55,13 +55,10 @@ def check_signing(settings: ProvenanceSettings) -> Iterator[Finding]:
 
 
 def _days(chain: bytes) -> Finding:
-    from cryptography import x509
-
     try:
-        certificate = x509.load_pem_x509_certificates(chain)[0]
-    except ValueError as error:
-        return Finding("signing", "fail", f"provenance.certificate: {error}", "Give a PEM file, own certificate first.")
-    end = certificate.not_valid_after_utc
+        end = certificate_end(chain)
+    except ProvenanceError as error:
+        return Finding("signing", "fail", error.message, "Give a PEM file, own certificate first.")
     days = (end - datetime.datetime.now(datetime.UTC)).days
     if days < 0:
         return Finding("signing", "fail", f"the certificate ended on {end:%Y-%m-%d}", "Get a new one.")

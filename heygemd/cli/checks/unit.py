@@ -27,6 +27,9 @@ def check_units() -> Iterator[Finding]:
             if unit == UNITS[0]:
                 yield Finding("unit", "ok", f"{unit} is not installed: the daemon is started by hand")
             continue
+        if unit != UNITS[0] and state.get("UnitFileState") == "disabled" and state.get("ActiveState") == "inactive":
+            yield Finding("unit", "ok", f"{unit} is there and not enabled: it need not be")
+            continue
         yield from judge(unit, state)
 
 

@@ -10,7 +10,7 @@ from heygemd.core.errors import ProvenanceError
 from heygemd.core.provenance import SOURCE_TYPE
 from heygemd.core.settings import ProvenanceSettings
 from heygemd.media.stamp import append_xmp, check_labels, top_boxes
-from heygemd.work.credentials import read_credentials, sign
+from heygemd.work.credentials import read_credentials, require_signing, sign
 from tests.certificates import Chain, make_chain
 from tests.unit.media.test_stamp import ABOUT, make_mp4, stream_hashes
 
@@ -97,3 +97,15 @@ def test_an_expired_certificate_signs_nothing(video: Path, tmp_path: Path) -> No
 def test_certificate_and_key_go_together() -> None:
     with pytest.raises(ValueError, match="go together"):
         ProvenanceSettings(certificate="/etc/heygemd/chain.pem")
+
+
+def test_what_cannot_succeed_is_noticed_before_the_render(chain: Chain, tmp_path: Path) -> None:
+    require_signing(ProvenanceSettings())
+    require_signing(settings(chain))
+    with pytest.raises(ProvenanceError, match="it ended on"):
+        require_signing(settings(make_chain(tmp_path, valid_days=-1)))
+    with pytest.raises(ProvenanceError, match="cannot be read"):
+        require_signing(settings(chain, certificate=str(tmp_path / "none.pem")))
+    (tmp_path / "odd.pem").write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
+    with pytest.raises(ProvenanceError, match=r"provenance\.certificate"):
+        require_signing(settings(chain, certificate=str(tmp_path / "odd.pem")))
