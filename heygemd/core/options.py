@@ -32,6 +32,9 @@ class Options(BaseModel):
     silence: Annotated[
         Literal["rest", "follow"], Field(description="in pauses: the mouth rests, or follows the source video")
     ] = "rest"
+    liveliness: Annotated[
+        Literal["on", "off"], Field(description="rewrite: the person in a still image blinks and breathes")
+    ] = "on"
     sync_offset_seconds: Annotated[
         float, Field(ge=-2.0, le=2.0, description="moves the mouth against the sound; positive = the mouth comes later")
     ] = 0.0

@@ -101,3 +101,13 @@ def test_a_split_render_equals_the_whole(name: str, tmp_path: Path, clip: Path, 
     for cuts, batch in zip(CUTS, BATCHES, strict=True):
         split = frames_of(tmp_path, [0, *cuts, prepared.num_frames], batch, precision)
         assert split == whole, f"cut at {cuts}, batch {batch}: {[i for i, f in enumerate(whole) if split[i] != f]}"
+
+
+def test_a_still_image_blinks_and_breathes_the_same_in_pieces(tmp_path: Path, voice: Path, checkpoint: Path) -> None:
+    portrait = media.portrait(tmp_path / "portrait.png")
+    prepared = prepared_item(tmp_path, portrait, voice, checkpoint, {"engine": "rewrite"})
+    assert prepared.summary["liveliness"]["blinks"]["used"] and prepared.summary["blinks"] > 0
+    whole = frames_of(tmp_path, [0, prepared.num_frames], 4, "float32")
+    assert len(set(whole)) == prepared.num_frames, "no frame is like another"
+    for cuts, batch in zip(CUTS, BATCHES, strict=True):
+        assert frames_of(tmp_path, [0, *cuts, prepared.num_frames], batch, "float32") == whole

@@ -59,6 +59,7 @@ class RewriteEngine:
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
         from heygemd.engines.rewrite.driver import PersonalDriver, drive
+        from heygemd.engines.rewrite.lively import live
         from heygemd.engines.rewrite.motion import commands, full_opening
 
         motion = drive(
@@ -81,7 +82,8 @@ class RewriteEngine:
             follow=options.silence == "follow",
         )
         summary = {"driver": dict(motion.summary), "full_opening_px": round(full, 1), "silence": options.silence}
-        return Analysis(made.to_arrays(), summary)
+        life, lived = live(analysis.arrays, motion.activity, float(speech.fps), speech.samples)
+        return Analysis(made.to_arrays() | life, summary | lived)
 
     def mouth_speed(self, motion: Analysis) -> NDArray[np.float32]:
         from heygemd.engines.rewrite.motion import Commands, speed

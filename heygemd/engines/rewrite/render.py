@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from heygemd.core.clip import Box, VideoInfo
 from heygemd.engines.base import Analysis, Patch, Region
 from heygemd.engines.rewrite.interior import Interior, pose
+from heygemd.engines.rewrite.lids import breathe, close_lids
+from heygemd.engines.rewrite.lively import Life, body_box
 from heygemd.engines.rewrite.material import KEY_BOX
 from heygemd.engines.rewrite.motion import Commands
-from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, UPPER_SHARE, Fields, MouthShape, fields, jaw_drop
+from heygemd.engines.rewrite.shape import FIELD_BOX, UPPER_SHARE, Fields, MouthShape, fields, jaw_drop
+from heygemd.engines.rewrite.window import Window
 from heygemd.faces import canon
 from heygemd.faces.track import FaceTrack
 
 Picture = NDArray[np.float32]
-_TO_GRID = np.array([[1 / STEP, 0.0, -FIELD_BOX[0] / STEP], [0.0, 1 / STEP, -FIELD_BOX[1] / STEP]])
 _COARSE = (44, 40)
 """Size of the picture in which colours of reference and frame are compared."""
 _SEALED = 3.0
@@ -52,6 +54,7 @@ class RewriteRenderer:
         self._opening = np.asarray(arrays["mouth_opening"], np.float64)
         self._trust = np.asarray(arrays["mouth_trust"], np.float64)
         self._commands = Commands.from_arrays(motion.arrays)
+        self._life = Life.from_arrays(arrays, motion.arrays)
         self._shots = {
             int(name[4:-6]): _Shot(arrays, int(name[4:-6]))
             for name in arrays
@@ -59,10 +62,13 @@ class RewriteRenderer:
         }
 
     def box(self, index: int, source_index: int) -> Box | None:
-        if not self._track.found[source_index] or self._strength(index, source_index) <= 0.004:
+        if not self._track.found[source_index]:
             return None
-        if int(self._track.shot[source_index]) not in self._shots:
-            return None
+        if self._life is not None:
+            return body_box(self._track.canonical[source_index].astype(np.float64), self._frame)
+        return self._mouth_box(source_index) if self._speaks(index, source_index) else None
+
+    def _mouth_box(self, source_index: int) -> Box | None:
         x0, y0, x1, y1 = FIELD_BOX
         corners = canon.apply(
             self._matrix(source_index), np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], np.float64)
@@ -72,10 +78,29 @@ class RewriteRenderer:
         return box if box.width >= 8 and box.height >= 8 else None
 
     def render(self, regions: Sequence[Region]) -> list[Patch]:
-        return [self._one(region) for region in regions]
+        return [self._mouth(region) if self._life is None else self._alive(region, self._life) for region in regions]
 
     def close(self) -> None:
         self._shots.clear()
+
+    def _alive(self, region: Region, life: Life) -> Patch:
+        """The mouth, then the lids over the eyes, then all of it moved a little."""
+        picture = region.image.copy()
+        if self._speaks(region.index, region.source_index):
+            patch = self._mouth(region)
+            picture += patch.mask[..., None] * (patch.image - picture)
+        matrix = self._track.canonical[region.source_index].astype(np.float64)
+        matrix[:, 2] -= region.box.x0, region.box.y0
+        closed = float(life.blink[region.index])
+        if life.lids is not None and closed > 0.01:
+            close_lids(picture, matrix, life.lids, closed)
+        x0, y0 = region.box.x0, region.box.y0
+        edges = (-x0, -y0, self._frame[0] - 1 - x0, self._frame[1] - 1 - y0)
+        picture = breathe(picture, matrix, edges, float(life.breath[region.index]), float(life.sway[region.index]))
+        return Patch(np.clip(picture, 0.0, 255.0), np.ones(picture.shape[:2], np.float32))
+
+    def _speaks(self, index: int, source_index: int) -> bool:
+        return int(self._track.shot[source_index]) in self._shots and self._strength(index, source_index) > 0.004
 
     def _strength(self, index: int, source_index: int) -> float:
         return float(self._trust[source_index] * self._commands.gate[index])
@@ -85,7 +110,7 @@ class RewriteRenderer:
         matrix = self._track.canonical[source_index].astype(np.float64)
         return np.hstack([matrix[:, :2], matrix[:, :2] @ self._shift[source_index][:, None] + matrix[:, 2:]])
 
-    def _one(self, region: Region) -> Patch:
+    def _mouth(self, region: Region) -> Patch:
         shot = self._shots[int(self._track.shot[region.source_index])]
         matrix = self._matrix(region.source_index)
         matrix[:, 2] -= region.box.x0, region.box.y0
@@ -108,7 +133,7 @@ class RewriteRenderer:
         if opening > 0.05:
             teeth = float(self._commands.teeth[region.index])
             _put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel)
-        window = _Window(matrix, FIELD_BOX, region.image.shape)
+        window = Window(matrix, FIELD_BOX, region.image.shape)
         mask = np.zeros(region.image.shape[:2], np.float32)
         mask[window.slices] = _border(*window.points()) * np.float32(strength)
         return Patch(np.clip(outer, 0.0, 255.0), mask)
@@ -123,7 +148,7 @@ class RewriteRenderer:
             shape.centre + 1.3 * shape.half,
             shape.c0 + tall + 14.0,
         )
-        window = _Window(matrix, rect, image.shape)
+        window = Window(matrix, rect, image.shape)
         dx, dy, _, _ = _displacement(window, warp)
         x, y = window.pixels()
         a = matrix.astype(np.float32)
@@ -137,7 +162,7 @@ class RewriteRenderer:
 
     def _put_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> None:
         """The resting lips of the reference over the frame, opened, in the frame's light."""
-        window = _Window(matrix, KEY_BOX, image.shape)
+        window = Window(matrix, KEY_BOX, image.shape)
         dx, dy, _, _ = _displacement(window, warp)
         x, y = window.points()
         left, top = x + dx - KEY_BOX[0], y + dy - KEY_BOX[1]
@@ -161,45 +186,7 @@ class RewriteRenderer:
         here += fine[..., 3:] * (lips + fine[..., :3] - here)
 
 
-class _Window:
-    """The part of a region that a canonical rectangle covers."""
-
-    def __init__(self, matrix: canon.Affine, rect: tuple[float, float, float, float], shape: tuple[int, ...]) -> None:
-        x0, y0, x1, y1 = rect
-        corners = canon.apply(matrix, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], np.float64))
-        low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [shape[1] - 1, shape[0] - 1])
-        high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, [shape[1], shape[0]])
-        self._low, self._size = low, (int(high[0] - low[0]), int(high[1] - low[1]))
-        self.slices = (slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])))
-        self.matrix = matrix.copy()
-        self.matrix[:, 2] -= low
-
-    def pixels(self) -> tuple[Picture, Picture]:
-        """x and y of its pixels in the region."""
-        x = np.arange(self._size[0], dtype=np.float32)[None] + np.float32(self._low[0])
-        y = np.arange(self._size[1], dtype=np.float32)[:, None] + np.float32(self._low[1])
-        return x, y
-
-    def points(self) -> tuple[Picture, Picture]:
-        """Canonical x and y of its pixels."""
-        back = canon.invert(self.matrix).astype(np.float32)
-        x = np.arange(self._size[0], dtype=np.float32)[None]
-        y = np.arange(self._size[1], dtype=np.float32)[:, None]
-        return back[0, 0] * x + back[0, 1] * y + back[0, 2], back[1, 0] * x + back[1, 1] * y + back[1, 2]
-
-    def sample(self, grid: Picture) -> Picture:
-        """A field of FIELD_BOX at each pixel."""
-        out: Picture = cv2.warpAffine(
-            grid,
-            canon.compose(self.matrix, canon.invert(_TO_GRID)),
-            self._size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return out
-
-
-def _displacement(window: _Window, warp: Fields) -> tuple[Picture, Picture, Picture, Picture]:
+def _displacement(window: Window, warp: Fields) -> tuple[Picture, Picture, Picture, Picture]:
     """dx, dy, below_upper, above_lower at each pixel of a window, in canonical pixels."""
     four = window.sample(np.stack([warp.dy_upper, warp.dy_lower, warp.below_upper, warp.above_lower], axis=-1))
     below, above = four[..., 2], four[..., 3]
@@ -216,7 +203,7 @@ def _put_inside(
         shape.centre + 1.2 * shape.half,
         shape.c0 + opening + 8.0,
     )
-    window = _Window(matrix, rect, outer.shape)
+    window = Window(matrix, rect, outer.shape)
     edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
     below, above = edges[..., 0], edges[..., 1]
     # Zero on the line itself, so that closed lips and skin beyond the corners show none of it.
@@ -230,7 +217,7 @@ def _put_inside(
 def _seal(outer: Picture, shape: MouthShape, matrix: canon.Affine, warp: Fields, strength: float) -> None:
     """Teeth that the warp left between closing lips, where it has the lips' edges a pixel or two off, become lip."""
     rect = (shape.centre - 1.1 * shape.half, shape.c0 - 14.0, shape.centre + 1.1 * shape.half, shape.c0 + 22.0)
-    window = _Window(matrix, rect, outer.shape)
+    window = Window(matrix, rect, outer.shape)
     edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
     away = np.abs(edges[..., 0] - edges[..., 1]) / 2
     x, _ = window.points()
@@ -263,7 +250,7 @@ def _coarse(image: Picture, matrix: canon.Affine) -> Picture:
 def _moved(image: Picture, matrix: canon.Affine, displacement: Picture) -> Picture:
     """The region, each pixel from where the displacement (canonical pixels, on the grid) points."""
     out = image.copy()
-    window = _Window(matrix, FIELD_BOX, image.shape)
+    window = Window(matrix, FIELD_BOX, image.shape)
     a = matrix[:, :2].astype(np.float32)
     moved = window.sample(np.ascontiguousarray(displacement @ a.T))
     x, y = window.pixels()

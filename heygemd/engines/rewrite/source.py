@@ -13,6 +13,7 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import NoFaceError
 from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
+from heygemd.engines.rewrite import lively
 from heygemd.engines.rewrite.material import KEY_BOX, REFERENCE, KeyFrame, ShotMaterial, material_of
 from heygemd.engines.rewrite.own import learn_own
 from heygemd.engines.rewrite.shape import FIELD_BOX
@@ -72,6 +73,8 @@ class RewriteAnalyser:
         self._key_stride = 2
         self._raw: list[canon.Affine] = []
         self._still = video.still
+        self._lively = lively.still_life(video, options.liveliness)
+        self._life: tuple[Arrays, dict[str, Any]] = {}, {}
         self._frame = (video.width, video.height)
 
     def update(self, frame: AnalysisFrame) -> None:
@@ -86,6 +89,8 @@ class RewriteAnalyser:
         self._raw.append(source)
         if frame.index % self._key_stride == 0 or self._still:
             self._keep(frame, sight.matrix)
+        if self._lively:
+            self._life = lively.look(frame.image, sight.matrix)
 
     def _keep(self, frame: AnalysisFrame, matrix: canon.Affine) -> None:
         factor = float(np.clip(canon.scale_of(matrix), 1.0, 3.0))
@@ -136,7 +141,12 @@ class RewriteAnalyser:
         learned, own = learn_own(self._own_speech, speaking[0], speaking[1], self._rate)
         summary = _summary(track, shots, trust, self._tracker.faces_seen)
         region = largest_region(track, self._frame)
-        return Analysis(arrays | learned, summary | {"region": region, "own_speech": own})
+        life, seen = self._life
+        if life:
+            body = lively.body_box(track.canonical[0].astype(np.float64), self._frame)
+            region = [max(region[0], body.width), max(region[1], body.height)]
+            summary["liveliness"] = seen
+        return Analysis(arrays | learned | life, summary | {"region": region, "own_speech": own})
 
 
 def largest_region(track: FaceTrack, frame: tuple[int, int]) -> list[int]:

@@ -1,0 +1,91 @@
+"""Pass 2 of a still image's life: eyelids drawn over the eyes, head and shoulders moved a little. Pure functions."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.engines.rewrite.lively import BODY_BOX
+from heygemd.engines.rewrite.window import Window
+from heygemd.faces import canon
+from heygemd.faces.eyes import Lids
+
+Picture = NDArray[np.float32]
+LASHES, ABOVE = 2.2, 3.0
+"""Canonical pixels below and above the top of the lashes that move with the lid without being stretched."""
+FOLD = 14.0
+"""Canonical pixels above the upper lashes from where skin comes down; the brow lies beyond."""
+GATHER = 2.2
+"""More of the lid's new skin comes from its edge than from under the brow: what lay in the fold appears."""
+RISE_PX, SWAY_PX = 0.9, 1.4
+"""Canonical pixels by which breathing lifts the shoulders and swaying moves the top of the head, at most."""
+
+
+def close_lids(picture: Picture, matrix: canon.Affine, lids: tuple[Lids, Lids], closed: float) -> None:
+    """Draw both upper lids down by `closed` (0..1) of the way, in place. `matrix`: canonical→picture."""
+    for eye in lids:
+        _close(picture, matrix, eye, closed)
+
+
+def _close(picture: Picture, matrix: canon.Affine, eye: Lids, closed: float) -> None:
+    reach = eye.width / 2 + 6.0
+    middle = eye.pupil[0] + eye.side * float(eye.arcs[0] + eye.arcs[1]) / 2
+    rect = (middle - reach, eye.pupil[1] - 30.0, middle + reach, eye.pupil[1] + 18.0)
+    window = Window(matrix, rect, picture.shape)
+    x, y = window.points()
+    t = eye.along(x)
+    top, bottom = eye.edges(t)
+    # Towards the corners the lids meet anyway; beyond them nothing moves.
+    bow = np.sqrt(np.clip(1.0 - t * t, 0.0, 1.0))
+    lashes = LASHES * bow
+    travel = np.float32(closed) * np.maximum(bottom + 0.8 * bow - top - lashes, 0.0)
+    edge = top + travel
+    height = FOLD + travel
+    up = np.clip((edge - ABOVE * bow - y) / height, 0.0, 1.0)
+    # What comes down may not turn over: the map stays monotonous.
+    power = np.minimum(GATHER, 0.9 * height / np.maximum(travel, 0.1))
+    shift = travel * (1.0 - up) ** power
+    source = picture[window.slices].copy()
+    px, py = window.pixels()
+    a = matrix.astype(np.float32)
+    lid = cv2.remap(
+        picture,
+        px - a[0, 1] * shift,
+        py - a[1, 1] * shift,
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    soft = max(0.7, 0.9 / canon.scale_of(matrix))
+    cover = np.clip((edge + lashes - y) / soft + 0.5, 0.0, 1.0) * np.clip(travel / 0.5, 0.0, 1.0)
+    # The lid throws a shadow on the eye.
+    shade = 1.0 - 0.25 * np.exp(-np.maximum(y - edge - lashes, 0.0) / 2.0) * np.clip(travel / 2.0, 0.0, 1.0)
+    shade = np.where(y < bottom, shade, 1.0)
+    picture[window.slices] = source * shade[..., None] + cover[..., None] * (lid - source * shade[..., None])
+
+
+def breathe(
+    picture: Picture, matrix: canon.Affine, frame: tuple[float, float, float, float], breath: float, sway: float
+) -> Picture:
+    """The picture with head and shoulders moved. `frame`: left, top, right, bottom of the whole source picture, in
+    pixels of this one; nothing moves there, nor on the edge of BODY_BOX."""
+    window = Window(matrix, BODY_BOX, picture.shape)
+    x, y = window.points()
+    x0, y0, x1, y1 = (np.float32(v) for v in BODY_BOX)
+    fade = _soft((x - x0) / 70) * _soft((x1 - x) / 70) * _soft((y - y0) / 60) * _soft((y1 - y) / 60)
+    px, py = window.pixels()
+    margin = np.float32(0.12 * min(frame[2] - frame[0], frame[3] - frame[1]))
+    left, top, right, bottom = (np.float32(v) for v in frame)
+    fade *= _soft((px - left) / margin) * _soft((right - px) / margin)
+    fade *= _soft((py - top) / margin) * _soft((bottom - py) / margin)
+    scale = np.float32(canon.scale_of(matrix))
+    dx = fade * (scale * np.float32(SWAY_PX * sway)) * np.clip((230.0 - y) / 230.0, 0.0, 1.3)
+    dy = fade * (scale * np.float32(RISE_PX * breath)) * np.clip(0.55 + 0.45 * (y - 200.0) / 60.0, 0.55, 1.0)
+    out = picture.copy()
+    out[window.slices] = cv2.remap(picture, px + dx, py + dy, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return out
+
+
+def _soft(t: Picture) -> Picture:
+    t = np.clip(t, 0.0, 1.0)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
