@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +88,6 @@ def breathe(
     return out
 
 
-def _soft(t: Picture) -> Picture:
+def _soft(t: NDArray[Any]) -> Picture:
     t = np.clip(t, 0.0, 1.0)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
