@@ -89,6 +89,7 @@ def centre_of(crops: NDArray[np.uint8], eyes: canon.Points) -> NDArray[np.float6
 def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
     """Lip curves of every crop (n, 112, 128, 3) BGR of one shot."""
     centre = centre_of(crops, eyes)
+    few = len(crops) < 5
     top = max(0, int(centre[1]) - _ABOVE)
     bottom = min(HEIGHT, int(centre[1]) + _BELOW)
     offsets = np.linspace(-SPAN, SPAN, COLUMNS)
@@ -102,7 +103,7 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
     # Neighbouring pixels say the same: what looks like a very long mouth is nearly always a beard.
     gap = np.asarray(-0.12 * ticks - np.where(ticks > 0, 0.5, 0.0) - 0.06 * np.maximum(ticks - 20, 0) ** 2, np.float32)
     sample = centre_lines[:: max(1, len(centre_lines) // 500)]
-    colours, lengths = learn(sample, start, _places(at, 0.0, 1.0), [bell(ticks, 8.0, 3.0), gap, bell(ticks, 11.0, 4.0)])
+    colours, lengths = learn(sample, start, _places(at, 1.0, few), [bell(ticks, 8.0, 3.0), gap, bell(ticks, 11.0, 4.0)])
     n = len(crops)
     likely, _ = likelihoods(lines.reshape(n * COLUMNS, bottom - top, 2), colours)
     likely = likely.reshape(n, COLUMNS, bottom - top, 5)
@@ -115,7 +116,7 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
         return [bell(ticks, upper, 2.5), taper, bell(ticks, lower, 3.0)]
 
     first = [
-        boundaries(likely[:, c], _places(at - 2 * offsets[c] ** 2, 0.0, float(thin[c])), lip_lengths(c))
+        boundaries(likely[:, c], _places(at - 2 * offsets[c] ** 2, float(thin[c]), few), lip_lengths(c))
         for c in range(COLUMNS)
     ]
     rows = np.stack([f[0] for f in first], axis=1).astype(np.float64)
@@ -214,10 +215,15 @@ def _first_colours(lines: Floats) -> Colours:
     return Colours(np.array(mean), np.array(deviation))
 
 
-def _places(at: NDArray[np.float64], shift: float, thin: float) -> list[Floats]:
-    """Where the four boundaries are likely, by distance from the mouth's centre."""
-    spec = ((-9.0 * thin, 6.0, 1.0), (-2.0, 7.0, 1.0), (5.0 * thin, 9.0, 0.7), (15.0 * thin, 9.0, 0.7))
-    return [(weight * bell(at, centre + shift, width))[None] for centre, width, weight in spec]
+def _places(at: NDArray[np.float64], thin: float, few: bool) -> list[Floats]:
+    """Where the four boundaries are likely, by distance from the mouth's centre.
+
+    `few`: one picture or hardly more, without other frames to correct it. A smile's upper lip is then held nearer to
+    its place, or the shadow under the nose is taken for it, and lip and skin between them for the mouth.
+    """
+    upper, edge = (3.5, 4.5) if few else (6.0, 7.0)
+    spec = ((-9.0 * thin, upper, 1.0), (-2.0, edge, 1.0), (5.0 * thin, 9.0, 0.7), (15.0 * thin, 9.0, 0.7))
+    return [(weight * bell(at, centre, width))[None] for centre, width, weight in spec]
 
 
 def _again(

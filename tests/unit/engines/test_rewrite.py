@@ -16,6 +16,7 @@ from heygemd.engines.base import Analysis, AnalysisFrame, MemoryQuery, Region, l
 from heygemd.engines.rewrite import RewriteEngine
 from heygemd.engines.rewrite.motion import commands, full_opening
 from heygemd.engines.rewrite.own import learn_own
+from heygemd.engines.rewrite.shape import MouthShape
 from heygemd.faces.detect import CascadeDetector
 
 MEDIA = Path(__file__).resolve().parents[3] / "../shared/media"
@@ -180,3 +181,17 @@ def test_own_speech_is_learned_only_when_the_mouth_speaks(still: Analysis) -> No
     arrays, told = learn_own(np.zeros(16000 * 8, np.float32), frames, frames, Fraction(25))
     assert arrays == {} and not told["used"] and "does not speak" in told["why"]
     assert not still.summary["own_speech"]["used"]
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.5, 2.0])
+def test_a_smile_is_measured_alike_at_every_size(
+    factor: float, still: Analysis, portrait: np.ndarray, tmp_path
+) -> None:
+    """Enlarged smoothly, the shadow under the nose passed for the upper lip, and the closing lower lip smeared."""
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    other = cv2.resize(portrait, None, fx=factor, fy=factor, interpolation=method)
+    video = replace(VIDEO, width=other.shape[1], height=other.shape[0])
+    here = MouthShape.from_row(still.arrays["shot0_shape"])
+    there = MouthShape.from_row(analyse([other], tmp_path, video).arrays["shot0_shape"])
+    assert abs(here.c0 - there.c0) < 3.0
+    assert abs(here.gap - there.gap) < 2.0
