@@ -162,7 +162,7 @@ class Daemon:
         unfinished = self._intake.resume()
         sweep_work(self._layout, unfinished)
         if self._journal.setting("paused"):
-            self._dispatcher.pause("`heygemd pause` was called", cause="operator")
+            self._dispatcher.pauses.pause("`heygemd pause` was called", cause="operator")
         self._device_watch.start()
         self._housekeeping.begin()
         self._watch.start()
@@ -171,7 +171,7 @@ class Daemon:
             if self._ownership is not None:
                 self._ownership.turn()
             self._round(once)
-            self._notice(self._degraded or self._dispatcher.paused_reason)
+            self._notice(self._degraded or self._dispatcher.pauses.reason)
         return self._finish(once)
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class Daemon:
         try:
             self._step()
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
-            self._dispatcher.pause_for(error, _SHARE_RETRY_SECONDS)
+            self._dispatcher.pauses.pause_for(error, _SHARE_RETRY_SECONDS)
         timeout_seconds = self._settings.scheduler.heartbeat_timeout_seconds
         self._watchdog.feed(self._dispatcher.pulse.silent_seconds, timeout_seconds)
         systemd.status(self._status())
@@ -246,9 +246,9 @@ class Daemon:
             duration_seconds=scan.duration_seconds,
         )
         if scan.paused:
-            self._dispatcher.pause(_PAUSE_FILE, cause="file")
+            self._dispatcher.pauses.pause(_PAUSE_FILE, cause="file")
         else:
-            self._dispatcher.resume(_PAUSE_FILE)
+            self._dispatcher.pauses.resume(_PAUSE_FILE)
         self._intake.take(scan)
         if scan.waiting and not settled(scan):
             # Something settles: look again as soon as it can be complete, not only at the next full scan.
@@ -279,7 +279,7 @@ class Daemon:
             self._degraded = reason
             self._log("daemon.degraded", reason=reason, error=error)
         if isinstance(error, ShareAwayError):
-            self._dispatcher.pause(reason, cause="share", for_seconds=2 * self._settings.inbox.scan_seconds)
+            self._dispatcher.pauses.pause(reason, cause="share", for_seconds=2 * self._settings.inbox.scan_seconds)
 
     def _recover(self) -> None:
         if self._degraded is not None:
@@ -308,7 +308,7 @@ class Daemon:
     def _status(self) -> str:
         counts = self._dispatcher.counts
         text = f"{counts['active']} in work, {counts['queued']} queued, on {self._device_names}"
-        paused = self._dispatcher.paused_reason
+        paused = self._dispatcher.pauses.reason
         if self._degraded:
             text = f"degraded: {self._degraded}; {text}"
         elif paused:
@@ -320,7 +320,7 @@ class Daemon:
     # ---- the end ----
 
     def _drained(self) -> bool:
-        if self._dispatcher.paused_reason is not None and self._dispatcher.counts["tasks"] == 0:
+        if self._dispatcher.pauses.reason is not None and self._dispatcher.counts["tasks"] == 0:
             return self._last_scan is not None
         fresh = self._last_scan is not None and self._scan_after_jobs == self._ended_jobs
         return self._dispatcher.idle and fresh and self._last_scan is not None and settled(self._last_scan)
@@ -332,7 +332,7 @@ class Daemon:
             self._drain()
             return 0
         if once and not self._dispatcher.idle:
-            self._log("daemon.stopping", reason=f"paused: {self._dispatcher.paused_reason}")
+            self._log("daemon.stopping", reason=f"paused: {self._dispatcher.pauses.reason}")
             return ShareAwayError.exit_code
         return 1 if self._failed_jobs else 0
 

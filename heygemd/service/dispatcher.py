@@ -10,7 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import Job, JobState
@@ -26,15 +26,13 @@ from heygemd.service.admission import Admission
 from heygemd.service.door import Delivery, Door, InputGoneError
 from heygemd.service.fleet import DeviceUse, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
+from heygemd.service.pauses import Pauses
 from heygemd.service.pool import Answer, Board, SharePool
 from heygemd.service.pulse import Pulse
 from heygemd.service.runner import TaskRunner
 from heygemd.service.tasks import TaskSettings
 from heygemd.spool.fairness import Load
 from heygemd.work.executor import Executor
-
-Cause = Literal["operator", "file", "disk", "share", "input"]
-"""Why the queue is paused, in one word."""
 
 _POLL_SECONDS = 0.2
 _PAUSE_SECONDS = 5.0
@@ -65,6 +63,7 @@ class Dispatcher:
         self._log = log
         self._clock = clock
         self._status_seconds = status_seconds
+        self.pauses = Pauses(log, clock)
         self._runner = TaskRunner(
             journal=journal,
             executor=executor,
@@ -73,7 +72,7 @@ class Dispatcher:
             settings=settings,
             log=log,
             clock=clock,
-            pause=self.pause_for,
+            pause=self.pauses.pause_for,
             calibration=calibration,
             watch=watch,
         )
@@ -83,8 +82,6 @@ class Dispatcher:
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
         self._shown_queue_seconds = 0.0
-        self._causes: dict[str, Cause] = {}  # of pauses, by reason
-        self._pauses: dict[str, float] = {}  # reason → when it is looked at again
         self.draining = False
         self.ended: list[Job] = []  # jobs that are over; the caller takes them
 
@@ -115,35 +112,6 @@ class Dispatcher:
         self._runner.cancel(active)
         return True
 
-    def pause(self, reason: str, *, cause: Cause = "operator", for_seconds: float | None = None) -> None:
-        """Start nothing new. With `for_seconds` it goes on by itself to see whether the cause has gone.
-
-        Reasons stand side by side: a disk that has room again does not end the pause that somebody asked for.
-        """
-        if reason not in self._pauses:
-            self._causes[reason] = cause
-            self._log("queue.paused", reason=reason)
-        self._pauses[reason] = float("inf") if for_seconds is None else self._clock() + for_seconds
-
-    def pause_for(self, error: HeygemdError, seconds: float) -> None:
-        """The machine refuses: start nothing new, and see again after a while."""
-        cause: Cause = "share" if isinstance(error, ShareAwayError) else "input"
-        self.pause(error.message, cause="disk" if isinstance(error, DiskFullError) else cause, for_seconds=seconds)
-
-    def resume(self, reason: str | None = None) -> None:
-        """Let one reason go, or all of them."""
-        for gone in [known for known in self._pauses if reason in (None, known)]:
-            del self._pauses[gone], self._causes[gone]
-            self._log("queue.resumed", reason=gone)
-
-    @property
-    def paused_reason(self) -> str | None:
-        """Why nothing new starts: of several reasons the one that lasts longest."""
-        return max(self._pauses, key=lambda reason: self._pauses[reason], default=None)
-
-    def paused_for(self, reason: str) -> bool:
-        return reason in self._pauses
-
     @property
     def problem(self) -> str | None:
         """Why nothing can render now, where that is known: a cluster that is away."""
@@ -172,11 +140,6 @@ class Dispatcher:
         """When the job that has waited longest was claimed (Unix time)."""
         return min((job.created_seconds for job in self._queued.values()), default=None)
 
-    @property
-    def pause_causes(self) -> frozenset[Cause]:
-        """Of all pauses that stand."""
-        return frozenset(self._causes.values())
-
     def devices_in_use(self) -> list[DeviceUse]:
         return self._runner.devices_in_use()
 
@@ -194,7 +157,7 @@ class Dispatcher:
             job.name: self._queued_view(job, position, now) for position, job in enumerate(self._order(now), start=1)
         }
         return queued | {
-            a.job.name: views.active(a, self._runner.devices_of(a), self.paused_reason, now, self.problem)
+            a.job.name: views.active(a, self._runner.devices_of(a), self.pauses.reason, now, self.problem)
             for a in self._active.values()
         }
 
@@ -211,18 +174,17 @@ class Dispatcher:
         try:
             self._round(timeout_seconds)
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
-            self.pause_for(error, _PAUSE_SECONDS)
+            self.pauses.pause_for(error, _PAUSE_SECONDS)
 
     def _round(self, timeout_seconds: float) -> None:
         self._runner.poll(timeout_seconds)
         for answer in self._pool.collect():
             self._answered(answer)
         now = self._clock()
-        for reason in [known for known, until in self._pauses.items() if now >= until]:
-            self.resume(reason)
+        self.pauses.look_again(now)
         for active in list(self._active.values()):
             self._advance(active, now)
-        if self.paused_reason is None and not self.draining:
+        if self.pauses.reason is None and not self.draining:
             self._admit(now)
             self._runner.start(self._active.values(), now)
         self._show(now)
@@ -267,7 +229,7 @@ class Dispatcher:
                 return
             active.error = active.error or CancelledError("cancelled")
         elif active.error is None and any(item.staged is None and not item.over for item in active.items):
-            if self.paused_reason is None and not self.draining:
+            if self.pauses.reason is None and not self.draining:
                 self._set_state(active, JobState.STAGING)
                 self._in_pool("stage", active, lambda: self._door.stage(active.job))
             return
@@ -319,7 +281,7 @@ class Dispatcher:
         elif isinstance(error, DiskFullError) and kind == "stage":
             self._no_room(active, error, now)
         elif isinstance(error, DiskFullError | ShareAwayError):
-            self.pause_for(error, _PAUSE_SECONDS)
+            self.pauses.pause_for(error, _PAUSE_SECONDS)
             active.not_before_seconds = now + _PAUSE_SECONDS
         elif kind == "stage":
             active.attempts += 1
@@ -341,7 +303,7 @@ class Dispatcher:
         active.not_before_seconds = now + _PAUSE_SECONDS
         others = any(a is not active and any(item.staged for item in a.items) for a in self._active.values())
         if not others:
-            self.pause(error.message, for_seconds=_PAUSE_SECONDS)
+            self.pauses.pause(error.message, for_seconds=_PAUSE_SECONDS)
         elif active.waits_for != error.message:
             active.waits_for = error.message
             self._log(
@@ -396,11 +358,11 @@ class Dispatcher:
 
     def _show(self, now: float) -> None:
         for active in self._active.values():
-            key = (active.job.state, round(active.fraction, 3), self.paused_reason, self.problem)
+            key = (active.job.state, round(active.fraction, 3), self.pauses.reason, self.problem)
             if key != active.shown and now - active.shown_seconds >= self._status_seconds:
                 active.shown, active.shown_seconds = key, now
                 devices = self._runner.devices_of(active)
-                self._board.put(active.job, views.active(active, devices, self.paused_reason, now, self.problem))
+                self._board.put(active.job, views.active(active, devices, self.pauses.reason, now, self.problem))
         # Positions change with every job that ends; a burst of thousands must not become thousands of writes a second.
         if self._queued and now - self._shown_queue_seconds >= 10 * self._status_seconds:
             self._shown_queue_seconds = now
@@ -409,4 +371,4 @@ class Dispatcher:
 
     def _queued_view(self, job: Job, position: int, now: float) -> dict[str, Any]:
         held = f"folder {job.folder or 'inbox'} has enough in work" if self._admission.holds(job.folder) else None
-        return views.queued(job, position, self.paused_reason, now, held)
+        return views.queued(job, position, self.pauses.reason, now, held)

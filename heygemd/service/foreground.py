@@ -140,8 +140,8 @@ def render_one(
             dispatcher.step()
             for view in dispatcher.views().values():
                 on_progress(_progress(view))
-            if dispatcher.paused_reason is not None:
-                _give_up(dispatcher.paused_reason)
+            if dispatcher.pauses.reason is not None:
+                _give_up(dispatcher.pauses.reason)
     finally:
         dispatcher.close()
         shutil.rmtree(work)

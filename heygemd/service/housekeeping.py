@@ -91,7 +91,7 @@ class Housekeeping:
     def _looked(self, dispatcher: Dispatcher, found: tuple[str, int] | None, error: HeygemdError | None) -> None:
         if error is not None or found is None:
             if self._low is not None:
-                dispatcher.resume(self._low)
+                dispatcher.pauses.resume(self._low)
             self._low = None
             return
         path, free = found
@@ -99,9 +99,9 @@ class Housekeeping:
         if self._low is None:
             self._log("disk.low", path=path, free_bytes=free, reason="the queue waits until there is room")
         elif self._low != reason:
-            dispatcher.resume(self._low)
+            dispatcher.pauses.resume(self._low)
         self._low = reason
-        dispatcher.pause(reason, cause="disk")
+        dispatcher.pauses.pause(reason, cause="disk")
 
     def _clean(self, settings: RetentionSettings, busy: Collection[str]) -> list[Removal]:
         self._layout.check_share()  # what cannot be seen is not old

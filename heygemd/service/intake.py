@@ -152,11 +152,11 @@ class Intake:
             return self._cancel(self._find(request))
         if request.action == "pause":
             self._journal.set_setting("paused", True)
-            self._dispatcher.pause("`heygemd pause` was called", cause="operator")
+            self._dispatcher.pauses.pause("`heygemd pause` was called", cause="operator")
             return "paused: running segments end, nothing new starts"
         if request.action == "resume":
             self._journal.set_setting("paused", None)
-            self._dispatcher.resume()
+            self._dispatcher.pauses.resume()
             return "the queue goes on"
         if request.action == "scan":
             return "a scan was asked for"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from heygemd.core.capacity import Device
-from heygemd.core.errors import HeygemdError, NodeLostError, OutOfMemoryError, WorkerDiedError
+from heygemd.core.errors import HeygemdError, NodeLostError, WorkerDiedError
 from heygemd.core.placement import Placement, Request
 from heygemd.core.plan import Choice
-from heygemd.core.retry import Decision, Rung, decide
 from heygemd.core.task import Message
 from heygemd.files import explained
 from heygemd.gpu.calibration import CalibrationStore
@@ -24,34 +23,9 @@ from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import cpu_threads, with_estimates
 from heygemd.service.plans import Plans
 from heygemd.service.pulse import Pulse
+from heygemd.service.setbacks import Running, Setbacks
 from heygemd.service.tasks import HOST_BYTES, TaskSettings, task_for
 from heygemd.work.executor import Executor
-
-
-@dataclass(frozen=True)
-class _Running:
-    active: ActiveJob
-    item: ActiveItem
-    key: str
-    device: Device
-    reserved_bytes: int
-    choice: Choice | None = None  # of a render
-
-    @property
-    def number(self) -> int:
-        """Of the segment; only for a render."""
-        return int(self.key.removeprefix("render:"))
-
-
-_MOST_LOSSES = 10
-"""So often the loss of a node does not count as a try: a segment that kills its nodes must end, too."""
-_DEADLY = frozenset({WorkerDiedError.__name__, NodeLostError.__name__})
-_REASONS = {
-    "retry": "trying again can help",
-    "smaller": "with half the batch",
-    "split": "as two segments of half the length",
-    "alone": "with the smallest batch and the whole device to itself",
-}
 
 
 class TaskRunner:
@@ -84,9 +58,9 @@ class TaskRunner:
         self._plans = Plans(journal, self._fleet, self._store, log)
         self._estimates = Estimates(self._store, cpu_threads((*devices, host)), log)
         self._calibrating = Calibrating(self._store, cpu_threads((*devices, host)), log)
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._unheard: deque[Message] = deque()
-        self._tries: dict[str, list[dict[str, Any]]] = {}  # what went wrong so far, by task
+        self._setbacks = Setbacks(self._fleet, self._plans, self._estimates, log=log, clock=clock, pause=pause)
 
     @property
     def num_slots(self) -> int:
@@ -170,7 +144,7 @@ class TaskRunner:
                     prepares += key == "prepare"
                     if key == "prepare" and prepares > self._fleet.num_slots:
                         continue  # of a batch of hundreds only the next few can start in this round
-                    avoid |= self._died_on(task_id)
+                    avoid |= self._setbacks.died_on(task_id)
                     since = job.created_seconds
                     request = Request(
                         task_id, job.id, job.folder, job.priority, since, order, needs, alone, avoid, beside
@@ -214,16 +188,6 @@ class TaskRunner:
         for position, segment in enumerate(missing[: len(self._running) + self._fleet.num_slots]):
             yield f"render:{segment.number}", item.plan.needs, base + position, item.plan.alone, avoid
 
-    def _died_on(self, task_id: str) -> frozenset[str]:
-        """Where its worker died before, as long as there is another place to try."""
-        tries = self._tries.get(task_id, ())
-        died = frozenset(str(entry["device"]) for entry in tries if entry["type"] in _DEADLY)
-        return died if any(d.name not in died for d in self._fleet.renders) else frozenset()
-
-    def _losses(self, task_id: str) -> int:
-        """How often a node or the cluster was lost beneath it."""
-        return sum(entry["type"] == NodeLostError.__name__ for entry in self._tries.get(task_id, ()))
-
     def _launch(self, placement: Placement, active: ActiveJob, item: ActiveItem, key: str) -> None:
         device, task_id = placement.device, placement.request.id
         choice: Choice | None = None
@@ -238,7 +202,7 @@ class TaskRunner:
             task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings)
             if choice is not None and item.prepared is not None:
                 task.values["outside_bytes"] = self._calibrating.outside_bytes(item.prepared, choice)
-        running = _Running(active, item, key, device, placement.num_bytes, choice)
+        running = Running(active, item, key, device, placement.num_bytes, choice)
         if choice is not None:
             self._journal.count_attempt(active.job.id, item.item.name, running.number)
         item.attempts[key] = item.attempts.get(key, 0) + 1
@@ -297,11 +261,12 @@ class TaskRunner:
         if message.type == "failed":
             error = HeygemdError.from_dict(message.values)
             self._fleet.ended(message.task_id, alive=not isinstance(error, WorkerDiedError | NodeLostError))
-            self._failed(message.task_id, running, error)
+            if self._setbacks.met(message.task_id, running, error, self.settings.scheduler.attempts):
+                self.cancel(active, item)
             return
         self._fleet.ended(message.task_id, alive=True)
         self._fleet.succeeded(running.device.name)
-        self._tries.pop(message.task_id, None)
+        self._setbacks.overcome(message.task_id)
         item.progress[key] = 1.0
         context = {**active.job.log_context(), "item": item.item.name}
         if key == "finish":
@@ -320,7 +285,7 @@ class TaskRunner:
         else:
             self._rendered(running, message.values, context)
 
-    def _rendered(self, running: _Running, values: dict[str, Any], context: dict[str, Any]) -> None:
+    def _rendered(self, running: Running, values: dict[str, Any], context: dict[str, Any]) -> None:
         item, choice = running.item, running.choice
         assert choice is not None  # noqa: S101 - a render
         item.done_segments.add(running.number)
@@ -341,72 +306,6 @@ class TaskRunner:
         )
         if item.prepared is not None and not values.get("found"):
             self._estimates.learn(item.prepared, choice, running.device, values, context)
-
-    def _failed(self, task_id: str, running: _Running, error: HeygemdError) -> None:
-        active, item, key = running.active, running.item, running.key
-        item.progress.pop(key, None)
-        if active.cancelled:
-            return
-        choice = running.choice
-        if isinstance(error, NodeLostError) and self._losses(task_id) < _MOST_LOSSES:
-            item.attempts[key] -= 1  # not its fault
-        attempt, limit = max(1, item.attempts[key]), self.settings.scheduler.attempts
-        decision = decide(error, attempt=attempt, max_attempts=limit, rung=self._rung(running))
-        where = {"segment": running.number} if choice is not None else {"stage": key}
-        context = {
-            **active.job.log_context(),
-            **where,
-            "item": item.item.name,
-            "device": running.device.name,
-            "attempt": attempt,
-        }
-        kind = "segment" if choice is not None else "task"
-        self._log(f"{kind}.failed", **context, error=error)
-        if decision.action != "pause":
-            self._note(task_id, running, error)
-        if decision.action in _REASONS:
-            self._log(f"{kind}.retried", **context, reason=_REASONS[decision.action], rung=decision.action)
-        if isinstance(error, WorkerDiedError):
-            self._fleet.strike(running.device.name, active.job.id, self._clock())
-        if isinstance(error, OutOfMemoryError) and choice is not None and item.prepared is not None:
-            self._estimates.raise_after_oom(item.prepared, choice, running.reserved_bytes, context)
-        if decision.action == "fail":
-            error.details["attempts"] = self._tries.pop(task_id, [])
-            item.error = error
-            self.cancel(active, item)
-        elif decision.action == "pause":
-            item.attempts[key] -= 1
-            self._pause(error, decision.wait_seconds)
-        else:
-            self._descend(running, decision)
-
-    def _rung(self, running: _Running) -> Rung | None:
-        plan, choice = running.item.plan, running.choice
-        if plan is None or choice is None:
-            return None
-        return Rung(choice.batch, plan.can_split(running.number), plan.alone)
-
-    def _descend(self, running: _Running, decision: Decision) -> None:
-        """One rung down, or the same again, after a while."""
-        item, key, choice = running.item, running.key, running.choice
-        due = self._clock() + decision.wait_seconds
-        item.not_before_seconds[key] = due
-        if item.plan is None or choice is None or decision.action == "retry":
-            return
-        if decision.action == "smaller":
-            plan = item.plan.limited(choice.batch // 2)
-        elif decision.action == "split":
-            plan = item.plan.split(running.number)
-            item.not_before_seconds |= {f"render:{s.number}": due for s in plan.segments if s not in item.plan.segments}
-        else:
-            plan = replace(item.plan.limited(1), alone=True)
-        self._plans.keep(running.active, item, plan)
-
-    def _note(self, task_id: str, running: _Running, error: HeygemdError) -> None:
-        entry: dict[str, Any] = {"device": running.device.name, "type": type(error).__name__, "message": error.message}
-        if running.choice is not None:
-            entry |= {"batch": running.choice.batch, "reserved_bytes": running.reserved_bytes}
-        self._tries.setdefault(task_id, []).append(entry)
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

@@ -56,7 +56,7 @@ class Telemetry:
                 put("heygemd_jobs", states[state], state=state.value)
         oldest = dispatcher.oldest_queued_seconds
         put("heygemd_queue_age_seconds", 0.0 if oldest is None else max(0.0, self._clock() - oldest))
-        causes = dispatcher.pause_causes
+        causes = dispatcher.pauses.causes
         for cause in CAUSES:
             put("heygemd_queue_paused", cause in causes, cause=cause)
         self._devices(dispatcher)

@@ -120,10 +120,10 @@ def test_a_full_disk_pauses_everything_and_it_goes_on_by_itself(tmp_path: Path) 
     for _ in range(500):
         rig.dispatcher.step(0.0)
         time.sleep(0.002)
-        if rig.dispatcher.paused_reason:
+        if rig.dispatcher.pauses.reason:
             break
         rig.clock.now += 0.01
-    assert rig.dispatcher.paused_reason == "no room on the state disk"
+    assert rig.dispatcher.pauses.reason == "no room on the state disk"
     rig.run(rounds=600)
     assert rig.dispatcher.ended[0].state is JobState.DONE, (
         "six full disks are more than the attempts, and still no failure"
@@ -165,10 +165,10 @@ def test_a_refused_drop_is_delivered_to_failed_without_any_work(rig: Rig) -> Non
 
 
 def test_cancel_while_queued_and_while_running(rig: Rig) -> None:
-    rig.dispatcher.pause("a test")
+    rig.dispatcher.pauses.pause("a test")
     first = rig.submit("first")
     assert rig.dispatcher.cancel(first.id)
-    rig.dispatcher.resume()
+    rig.dispatcher.pauses.resume()
     rig.run()
     rig.executor.hold = True
     second = rig.submit("second")
@@ -187,13 +187,13 @@ def test_cancel_while_queued_and_while_running(rig: Rig) -> None:
 
 
 def test_paused_nothing_new_starts_but_what_runs_ends(rig: Rig) -> None:
-    rig.dispatcher.pause("a test")
+    rig.dispatcher.pauses.pause("a test")
     rig.submit()
     for _ in range(20):
         rig.dispatcher.step(0.0)
     assert rig.executor.tries == {}
     assert rig.dispatcher.views()["job"]["reason"] == "the queue is paused: a test"
-    rig.dispatcher.resume()
+    rig.dispatcher.pauses.resume()
     rig.run()
 
 
@@ -205,7 +205,7 @@ def test_finished_segments_are_not_rendered_again_after_a_restart(tmp_path: Path
         before.dispatcher.step(0.0)
         before.clock.now += 0.01
         time.sleep(0.002)
-        if before.dispatcher.paused_reason:
+        if before.dispatcher.pauses.reason:
             break
     before.dispatcher.close()
     after = Rig(tmp_path)
@@ -219,7 +219,7 @@ def test_finished_segments_are_not_rendered_again_after_a_restart(tmp_path: Path
 
 
 def test_higher_priority_goes_first_and_status_tells_the_place(rig: Rig) -> None:
-    rig.dispatcher.pause("a test")
+    rig.dispatcher.pauses.pause("a test")
     for i in range(3):
         rig.submit(f"j{i}")
     rig.submit("urgent", priority=5)

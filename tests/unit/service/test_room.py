@@ -72,15 +72,15 @@ def run_until(rig: Rig, condition: Callable[[], Any]) -> None:
 
 def test_a_pause_that_somebody_asked_for_outlives_a_full_disk(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    rig.dispatcher.pause("asked for")
-    rig.dispatcher.pause("the disk is full", for_seconds=5.0)
-    assert rig.dispatcher.paused_reason == "asked for"
+    rig.dispatcher.pauses.pause("asked for")
+    rig.dispatcher.pauses.pause("the disk is full", for_seconds=5.0)
+    assert rig.dispatcher.pauses.reason == "asked for"
     rig.clock.now += 6
     rig.dispatcher.step(0.0)
-    assert rig.dispatcher.paused_reason == "asked for"
+    assert rig.dispatcher.pauses.reason == "asked for"
     assert [f["reason"] for n, f in rig.events if n == "queue.resumed"] == ["the disk is full"]
-    rig.dispatcher.resume()
-    assert rig.dispatcher.paused_reason is None
+    rig.dispatcher.pauses.resume()
+    assert rig.dispatcher.pauses.reason is None
     rig.dispatcher.close()
 
 
@@ -117,7 +117,7 @@ def test_one_job_without_room_does_not_stop_the_others(tmp_path: Path, monkeypat
     rig.executor.hold = True  # the first is at work
     rig.submit("second")
     run_until(rig, lambda: "job.waiting" in rig.names())
-    assert rig.dispatcher.paused_reason is None
+    assert rig.dispatcher.pauses.reason is None
     rig.executor.hold = False
     run_until(rig, lambda: len(rig.dispatcher.ended) == 2)
     assert {job.state for job in rig.dispatcher.ended} == {JobState.DONE}
