@@ -57,6 +57,7 @@ async function begin() {
   watchQueue(jobs);
   addEventListener("hashchange", () => {
     showView();
+    scrollTo(0, 0);
     document.getElementById("main").focus({ preventScroll: true });
   });
   // A file that misses its zone must not replace the page.
