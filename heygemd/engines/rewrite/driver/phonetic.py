@@ -26,7 +26,7 @@ from heygemd.engines.rewrite.driver.articulate import (
     weighted,
 )
 from heygemd.engines.rewrite.driver.cepstra import NUM_CEPSTRA, cepstra
-from heygemd.engines.rewrite.driver.sounds import SOUNDS, sounds_of_arpabet
+from heygemd.engines.rewrite.driver.sounds import BREATH, SOUNDS, sounds_of_arpabet
 
 _PARTS = 3
 _STREAMS = 3  # cepstra and their differences, each with its own mixtures
@@ -162,7 +162,7 @@ def _pulls() -> Floats:
     """(126, 7): what a state pulls towards: opening and width by weight, both weights, teeth, closure, speech."""
     rows = []
     for name in _model().phones:
-        sounds = [SOUNDS[found] for found in (("pause",) if _is_pause(name) else sounds_of_arpabet(name))]
+        sounds = [BREATH] if name.startswith("+") else [SOUNDS[found] for found in sounds_of_arpabet(name)]
         for part in range(_PARTS):
             # A diphthong begins as its first sound and ends as its last; its middle is both.
             here = (sounds[:1], sounds, sounds[-1:])[part]

@@ -74,6 +74,9 @@ SOUNDS: dict[str, Sound] = {
     "pause": Sound(-0.05, 0.15, 0.10, 0.6, 0.5, pause=True),
 }
 
+BREATH = Sound(0.50, 0.15, 0.10, 0.6, 0.5, pause=True)
+"""Heard, never written: air is drawn in through an open mouth."""
+
 CLOSED_OPENING = -1.0
 """The standardised opening at which the lips touch."""
 
