@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from heygemd.core.clip import AudioInfo
 from heygemd.core.errors import LimitError, NoAudioError, UnreadableMediaError
 from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url
-from heygemd.media.probe import probe_streams
+from heygemd.media.probe import probe_streams, sensible
 
 SPEECH_RATE = 16000
 SHORTEST_SECONDS = 0.02
@@ -61,6 +62,11 @@ def audio_track(
     Raises NoAudioError, UnreadableMediaError.
     """
     data = probe_streams(path, limits=limits or MediaLimits(), log=log)
+    with sensible(path):
+        return _audio_track(path, data, origin_seconds)
+
+
+def _audio_track(path: Path, data: dict[str, Any], origin_seconds: float | None) -> AudioTrack:
     streams = [
         s
         for s in data["streams"]
@@ -71,6 +77,8 @@ def audio_track(
     chosen = next((s for s in streams if s.get("disposition", {}).get("default")), streams[0])
     if origin_seconds is None:
         origin_seconds = float(data["format"].get("start_time") or 0.0)
+    if not math.isfinite(origin_seconds):
+        raise ValueError(f"it starts at {origin_seconds}")
     return AudioTrack(
         path=path,
         stream_index=int(chosen["index"]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +52,21 @@ def probe_video(path: Path, *, limits: MediaLimits | None = None, log: Path | No
     Decodes the first frame, so what is reported can be decoded at least once, and reads the timestamps of the first
     packets. Raises UnreadableMediaError, NoVideoError, LimitError.
     """
-    limits = limits or MediaLimits()
+    with sensible(path):
+        return _probe_video(path, limits or MediaLimits(), log)
+
+
+@contextlib.contextmanager
+def sensible(path: Path) -> Iterator[None]:
+    """What ffprobe prints comes from the file, and so from strangers: numbers may be words, missing, or endless."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        text = f"{path.name}: what it says of itself makes no sense ({type(error).__name__})"
+        raise UnreadableMediaError(text, path=str(path)) from error
+
+
+def _probe_video(path: Path, limits: MediaLimits, log: Path | None) -> VideoInfo:
     data = probe_streams(path, limits=limits, log=log)
     stream = next((s for s in data["streams"] if _is_picture(s)), None)
     if stream is None:

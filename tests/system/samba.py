@@ -35,6 +35,14 @@ CONFIG = """
     guest only = yes
     read only = no
     force user = {user}
+
+[large]
+    # as Samba's own manual advises for folders with thousands of files: no search for other spellings
+    copy = drop
+    case sensitive = yes
+    default case = lower
+    preserve case = no
+    short preserve case = no
 """
 
 
@@ -74,12 +82,15 @@ class Samba:
         self.process.terminate()  # its children end with it
         self.process.wait(30)
 
-    def command(self, commands: str) -> list[str]:
-        return ["smbclient", "//127.0.0.1/drop", "-p", str(self.port), "-N", "-s", str(self.config), "-c", commands]
+    def command(self, commands: str, share: str = "drop") -> list[str]:
+        return ["smbclient", f"//127.0.0.1/{share}", "-p", str(self.port), "-N", "-s", str(self.config), "-c", commands]
 
-    def client(self, commands: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def client(
+        self, commands: str, *, check: bool = True, share: str = "drop", timeout_seconds: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         """Run commands of smbclient, separated by ;"""
-        done = subprocess.run(self.command(commands), capture_output=True, text=True, timeout=300)
+        command = self.command(commands, share)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds)
         self.transcript.append(f"smb: {commands}\n{done.stdout}{done.stderr}")
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done

@@ -158,7 +158,7 @@ def test_a_burst_of_small_pairs(tmp_path: Path) -> None:
         daemon.start()
         daemon.wait(lambda: daemon.events("daemon.ready"), what="the daemon")
         started = time.monotonic()
-        samba.client(f"lcd {source}; cd inbox; prompt off; mput pair-*")
+        samba.client(f"lcd {source}; cd inbox; prompt off; mput pair-*", share="large", timeout_seconds=1200)
         uploaded = time.monotonic() - started
         daemon.wait(lambda: len(daemon.events("job.claimed")) == NUM_BURST, 600, "every claim")
         took = time.monotonic() - started
