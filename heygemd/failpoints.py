@@ -45,6 +45,8 @@ NAMES: dict[str, str] = {
     "reject.end": "after error.json was written",
     "restore.move": "before an input is moved back to the inbox",
     "status.write": "before a status file is written",
+    "claim.take": "before a job's claim gets its name on a share that several daemons serve",
+    "lease.take": "before a daemon's next proof of owning the share gets its name",
     "plan.save": "before a plan is written to the work folder",
     "work.remove": "before an ended job's work folder is removed",
     "worker.task": "a worker has a task and has not begun",

@@ -62,7 +62,7 @@ def choose_rate(pts: NDArray[np.int64], time_base: Fraction, declared: tuple[Fra
     if len(pts) < 2:
         claim = next((rate for rate in claims if 1 <= rate <= MAX_RATE), STILL_RATE)
         return Rate(claim)
-    span_seconds = float(pts[-1] - pts[0]) * float(time_base)
+    span_seconds = float((int(pts[-1]) - int(pts[0])) * time_base)  # in Python integers: strangers wrote them
     if timestamps_meaningless(pts, time_base) or span_seconds <= 0:
         return Rate(STILL_RATE, notes=(f"the timestamps are meaningless; frames are taken at {STILL_RATE} a second",))
     usual_seconds = float(np.median(np.diff(pts))) * float(time_base)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heygemd.core.job import Job
+from heygemd.failpoints import failpoint
 from heygemd.files import explained, publish_file, rename_noreplace, temp_name
 from heygemd.spool.drops import claim_key
 from heygemd.spool.lease import FOLDER
@@ -46,6 +47,7 @@ class ClaimBook:
         temp = temp_name(target)
         try:
             temp.write_text(job.to_json(), encoding="utf-8")
+            failpoint("claim.take")
             rename_noreplace(temp, target)
         except FileExistsError:
             other = _read(target)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from heygemd.core.errors import LeaseLostError, ShareAwayError
+from heygemd.failpoints import failpoint
 from heygemd.files import explained, fsync_directory, rename_noreplace, temp_name
 
 FOLDER = ".heygemd-owner"
@@ -131,6 +132,7 @@ class Lease:
             file.flush()
             os.fsync(file.fileno())
         try:
+            failpoint("lease.take")
             rename_noreplace(temp, target)
         except FileExistsError:
             return False

@@ -30,6 +30,7 @@ COVERED = {
     "spool/staging.py:unstage": "work.remove",
     "spool/staging.py:sweep_work": "removes what nothing refers to; repeated at every start",
     "spool/layout.py:ensure": "the first start; repeated at every start",
+    "service/standby.py:_identity": "a new state folder's own name; made once, before there are jobs",
     "spool/control.py:send": "the command line's own request; not a transition of a job",
     "spool/control.py:answer": "requests are idempotent and stay until they are answered",
     "spool/farewell.py:_move_one": "archive.move, reject.move",

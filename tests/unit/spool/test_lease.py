@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from heygemd import failpoints
 from heygemd.core.errors import HeygemdError, LeaseLostError
 from heygemd.core.job import InputFile, Item, Job
 from heygemd.spool.claims import ClaimBook
@@ -161,6 +162,24 @@ def test_two_daemons_never_hold_the_same_drop_and_whoever_comes_later_gets_the_f
     assert {found.id for found in two.open()} == {"a", "c"}
     one.release(first)
     assert two.claim([second]) == [second]
+
+
+@pytest.mark.parametrize("action", ["enospc", "eio", "estale", "ebusy"])
+def test_faults_while_a_claim_or_a_lease_is_taken(tmp_path: Path, action: str) -> None:
+    book, owner = ClaimBook(tmp_path), lease(tmp_path, "one", Clock())
+    book.open()
+    for point, take in (("claim.take", lambda: book.claim([job("a", "x.mp4")])), ("lease.take", owner.attempt)):
+        failpoints.arm(f"{point}={action}")
+        try:
+            with pytest.raises(HeygemdError) as caught:
+                take()
+        finally:
+            failpoints.arm("")
+        assert caught.value.retryable
+        assert not list(tmp_path.rglob("*.part"))
+    assert book.open() == []
+    assert [found.id for found in book.claim([job("a", "x.mp4")])] == ["a"]
+    assert owner.attempt()
 
 
 def test_a_damaged_claim_holds_nothing(tmp_path: Path) -> None:
