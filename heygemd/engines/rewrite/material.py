@@ -109,10 +109,11 @@ def material_of(
     look = np.array([rest_row]) if talking else np.arange(len(rows))
     shape = fit_shape(curves, look)
     rest = np.stack([still(int(rows[i])) for i in look[:: max(1, len(look) // 30)]])
-    if shape.gap < 8.0:
-        # Between closed lips there is a line to follow to its ends; a wide open mouth has none.
-        left, right = corners_in(rest, shape.line, (shape.left, shape.right))
-        shape = fit_shape(replace(curves, corners=np.array([left, right])), look)
+    if shape.gap < 16.0:
+        # Between closed lips there is a line to follow to its ends, and a smile has dark corners; a wide open mouth has
+        # neither.
+        corners = corners_in(rest, shape.line, (shape.left, shape.right))
+        shape = fit_shape(replace(curves, corners=corners[:, 0]), look, None if talking else corners[:, 1])
     interior, source = _inside(keys, at, opening, curves, turn, seen, shape, key, 0.0 if talking else -9.0)
     # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
     shape = shape.moved(*(float(v) for v in seen[rest_row]))

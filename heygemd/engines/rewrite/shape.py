@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,9 @@ _YS = np.arange(FIELD_BOX[1], FIELD_BOX[3] + 1, STEP, dtype=np.float32)[:, None]
 class MouthShape:
     """Where the lips run in one picture.
 
-    `left`, `right`: x of the corners · `c0`…`c3`: the line between the lips, y = c0 + c1 u + c2 u² + c3 u³ with
-    u = -1 … 1 from corner to corner · `gap`: inner opening in the middle · `upper`, `lower`: thickness of the lips.
+    `left`, `right`: x of the corners · `c0`…`c4`: the line between the lips, y = c0 + c1 u + c2 u² + c3 u³ +
+    c4 u⁴ with u = -1 … 1 from corner to corner · `gap`: inner opening in the middle · `upper`, `lower`: thickness of
+    the lips.
     """
 
     left: float
@@ -42,6 +43,7 @@ class MouthShape:
     gap: float
     upper: float
     lower: float
+    c4: float = 0.0
 
     @property
     def centre(self) -> float:
@@ -54,16 +56,14 @@ class MouthShape:
     def line(self, x: Grid) -> Grid:
         """y of the line where the lips meet (or would meet), level beyond the corners."""
         u = np.clip((x - self.centre) / self.half, -1.0, 1.0)
-        return np.asarray(self.c0 + u * (self.c1 + u * (self.c2 + u * self.c3)), np.float32)
+        return np.asarray(self.c0 + u * (self.c1 + u * (self.c2 + u * (self.c3 + u * self.c4))), np.float32)
 
     def profile(self, x: Grid) -> Grid:
         """Opening along x, as a share of that in the middle; zero from the corners on."""
         return profile_of(x, self.centre, self.half)
 
     def moved(self, dx: float, dy: float) -> MouthShape:
-        return MouthShape(
-            self.left + dx, self.right + dx, self.c0 + dy, self.c1, self.c2, self.c3, self.gap, self.upper, self.lower
-        )
+        return replace(self, left=self.left + dx, right=self.right + dx, c0=self.c0 + dy)
 
     def to_row(self) -> NDArray[np.float32]:
         return np.array(astuple(self), np.float32)
@@ -78,8 +78,13 @@ def profile_of(x: Grid, centre: float, half: float) -> Grid:
     return np.asarray(np.maximum(1.0 - u * u, 0.0) ** 0.9, np.float32)
 
 
-def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
-    """A mouth from the lip curves of some frames of the same look (their median)."""
+def fit_shape(
+    curves: LipCurves, frames: NDArray[np.int64], corner_heights: NDArray[np.float64] | None = None
+) -> MouthShape:
+    """A mouth from the lip curves of some frames of the same look (their median).
+
+    `corner_heights` (2,): y of the corners, where they are known: those of a smile rise above its nearly level line.
+    """
     rows = np.median(curves.rows[frames], axis=0)
     gain = np.median(curves.gain[frames], axis=0)
     left, right = (float(v) for v in curves.corners)
@@ -113,7 +118,13 @@ def fit_shape(curves: LipCurves, frames: NDArray[np.int64]) -> MouthShape:
     upper = float(np.median(rows[middle, 1] - rows[middle, 0]))
     lower = float(np.median(rows[middle, 3] - rows[middle, 2]))
     c0, c1, c2, c3 = (float(v) for v in c)
-    return MouthShape(left, right, c0, c1, c2, c3, gap, float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 14)))
+    c4 = 0.0
+    if corner_heights is not None:
+        off_left, off_right = corner_heights - (c0 + c2) + np.array([c1 + c3, -c1 - c3])
+        c3 += float(np.clip((off_right - off_left) / 2, -2.0, 2.0))
+        c4 = float(np.clip((off_left + off_right) / 2, -9.0, 4.0))
+    upper, lower = float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 14))
+    return MouthShape(left, right, c0, c1, c2, c3, gap, upper, lower, c4)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@ import pytest
 
 from heygemd.engines.rewrite.interior import painted, pose
 from heygemd.engines.rewrite.motion import commands
-from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, MouthShape, fields
+from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, MouthShape, fields, fit_shape
+from heygemd.faces.lips import LipCurves
 
 CLOSED = MouthShape(98.0, 158.0, 150.0, 0.5, 1.0, 0.0, 0.0, 8.0, 11.0)
 OPEN = MouthShape(98.0, 158.0, 150.0, 0.5, -1.5, 0.0, 8.0, 8.0, 11.0)
@@ -80,3 +81,18 @@ def test_commands_close_widen_and_gate() -> None:
     np.testing.assert_allclose(made.opening, [16, 8, 0, 0])
     assert made.width[1] > 1 > made.width[2]
     np.testing.assert_allclose(made.gate, [1, 1, 1, 0])
+
+
+def test_known_corners_bend_the_ends_of_the_line_and_leave_its_middle() -> None:
+    columns = np.linspace(98, 158, 13)
+    rows = np.repeat(np.array([[[140.0, 147.0, 156.0, 166.0]]]), 13, axis=1)
+    curves = LipCurves(columns, rows, np.full((1, 13), 20, np.float32), np.array([94.0, 162.0]))
+    level = fit_shape(curves, np.array([0]))
+    smile = fit_shape(curves, np.array([0]), np.array([141.0, 142.0]))
+    at = np.array([94.0, 128.0, 162.0], np.float32)
+    assert np.ptp(level.line(at)) < 1.0
+    np.testing.assert_allclose(smile.line(at)[[0, 2]], [141.0, 142.0], atol=0.6)
+    assert abs(float(smile.line(at)[1] - level.line(at)[1])) < 0.1
+    assert MouthShape.from_row(smile.to_row()).c4 == pytest.approx(smile.c4)
+    old = MouthShape.from_row(smile.to_row()[:9])
+    assert old.c4 == 0 and old.gap == pytest.approx(smile.gap), "jobs prepared before the ends were known go on"
