@@ -101,6 +101,7 @@ def in_the_page(page: Page, path: str) -> Any:
     return page.context.request.get(path)
 
 
+@pytest.mark.slow
 def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     outside = []
     page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") and server.url not in r.url else 0)
@@ -220,9 +221,15 @@ def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> N
             const d = await crypto.subtle.digest('SHA-256', b); return [...new Uint8Array(d)]; }""",
         info["id"],
     )
+    page.goto(f"{address}#videos")
+    page.get_by_text("Uploaded files").click()
+    page.get_by_role("button", name="Remove long talk.wav").click()
+    expect(page.locator("#videos").get_by_text("long talk.wav")).to_have_count(0)
+    assert page.evaluate("async () => (await fetch('api/uploads')).json()") == []
     assert bytes(content) == hashlib.sha256(data).digest()
 
 
+@pytest.mark.slow
 def test_a_batch(page: Page, clips: Path) -> None:
     page.get_by_role("link", name="Batch").click()
     videos = [clips / "portrait.mp4", clips / "one.png", clips / "nobody.png"]
@@ -328,6 +335,7 @@ def test_on_a_phone(browser: Browser, server: WebServer, clips: Path, language: 
         assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") != background
 
 
+@pytest.mark.slow
 def test_operators_below_a_path(browser: Browser, share: Path) -> None:
     """Names and passwords, an admin and somebody else, everything below /video."""
     users = share.parent / "users"

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { h, t } from "./dom.js";
 import { Batch } from "./batch.js";
+import { Files } from "./files.js";
 import { Jobs, List, OVER } from "./jobs.js";
 import { Make } from "./make.js";
 
@@ -22,9 +23,9 @@ function watchQueue(jobs) {
   const banner = document.getElementById("banner");
   const count = document.getElementById("count");
   jobs.addEventListener("asked", () => {
-    const key = !jobs.online ? "offline" : jobs.queue.running === false ? "stopped" : jobs.queue.paused ? "paused" : null;
+    const key = jobs.problem ? "offline" : jobs.queue.running === false ? "stopped" : jobs.queue.paused ? "paused" : null;
     banner.hidden = key === null;
-    const words = key ? t(`banner.${key}`) : "";
+    const words = jobs.problem || (key ? t(`banner.${key}`) : "");
     if (banner.textContent !== words) banner.textContent = words;
     const active = jobs.list.filter((job) => !OVER.includes(job.state)).length;
     count.hidden = active === 0;
@@ -54,6 +55,7 @@ async function begin() {
   const make = new Make(me, jobs);
   const views = { make, batch: new Batch(me, jobs), videos: new List(jobs) };
   for (const view of VIEWS) document.getElementById(view).replaceChildren(views[view].element);
+  document.getElementById("videos").append(new Files(me).element);
   watchQueue(jobs);
   addEventListener("hashchange", () => {
     showView();

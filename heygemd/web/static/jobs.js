@@ -14,7 +14,7 @@ export class Jobs extends EventTarget {
     this.list = [];
     this.byName = new Map();
     this.queue = { running: null, paused: false };
-    this.online = true;
+    this.problem = null; // why the last question was not answered
     document.addEventListener("visibilitychange", () => document.hidden || this.soon());
   }
 
@@ -28,10 +28,10 @@ export class Jobs extends EventTarget {
     const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
       const found = await changedJobs();
-      this.online = true;
+      this.problem = null;
       if (found) this.#take(found);
     } catch (error) {
-      this.online = false;
+      this.problem = error.message;
       if (error.status === 401) location.reload();
     }
     if (turn !== this.turn) return;
