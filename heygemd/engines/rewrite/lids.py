@@ -20,6 +20,7 @@ FOLD = 14.0
 """Canonical pixels above the upper lashes from where skin comes down; the brow lies beyond."""
 GATHER = 2.2
 """More of the lid's new skin comes from its edge than from under the brow: what lay in the fold appears."""
+COARSE = 8
 RISE_PX, SWAY_PX = 0.9, 1.4
 """Canonical pixels by which breathing lifts the shoulders and swaying moves the top of the head, at most."""
 
@@ -71,11 +72,15 @@ def breathe(
 ) -> Picture:
     """The picture with head and shoulders moved. `frame`: left, top, right, bottom of the whole source picture, in
     pixels of this one; nothing moves there, nor on the edge of BODY_BOX."""
-    window = Window(matrix, BODY_BOX, picture.shape)
-    x, y = window.points()
+    h, w = picture.shape[:2]
+    # The field is smooth: worked out on every eighth pixel of both directions.
+    px = np.arange(0, w + COARSE, COARSE, dtype=np.float32)[None]
+    py = np.arange(0, h + COARSE, COARSE, dtype=np.float32)[:, None]
+    back = canon.invert(matrix).astype(np.float32)
+    x = back[0, 0] * px + back[0, 1] * py + back[0, 2]
+    y = back[1, 0] * px + back[1, 1] * py + back[1, 2]
     x0, y0, x1, y1 = (np.float32(v) for v in BODY_BOX)
     fade = _soft((x - x0) / 70) * _soft((x1 - x) / 70) * _soft((y - y0) / 60) * _soft((y1 - y) / 60)
-    px, py = window.pixels()
     margin = np.float32(0.12 * min(frame[2] - frame[0], frame[3] - frame[1]))
     left, top, right, bottom = (np.float32(v) for v in frame)
     fade *= _soft((px - left) / margin) * _soft((right - px) / margin)
@@ -83,8 +88,14 @@ def breathe(
     scale = np.float32(canon.scale_of(matrix))
     dx = fade * (scale * np.float32(SWAY_PX * sway)) * np.clip((230.0 - y) / 230.0, 0.0, 1.3)
     dy = fade * (scale * np.float32(RISE_PX * breath)) * np.clip(0.55 + 0.45 * (y - 200.0) / 60.0, 0.55, 1.0)
-    out = picture.copy()
-    out[window.slices] = cv2.remap(picture, px + dx, py + dy, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    fine = cv2.warpAffine(
+        np.stack([px + dx, py + dy], axis=-1),
+        np.array([[1 / COARSE, 0.0, 0.0], [0.0, 1 / COARSE, 0.0]]),
+        (w, h),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    out: Picture = cv2.remap(picture, fine, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return out
 
 
