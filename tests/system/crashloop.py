@@ -377,7 +377,7 @@ class Loop:
             rows: dict[str, str] = dict(db.execute("SELECT name, state FROM jobs").fetchall())
         wrong = {name: state for name, state in rows.items() if name in self.good and state != "done"}
         assert not wrong, f"nothing was wrong with these: {wrong}"
-        for path in (self.daemon.root / "status").glob("*.json"):
+        for path in (self.daemon.root / "status").glob("[!.]*.json"):  # hidden: the daemon's own figures
             told: dict[str, Any] = json.loads(path.read_text())
             assert told["state"] == rows.get(path.stem), f"{path.name} says {told['state']}: {rows.get(path.stem)}"
         return Counter(rows.values())
