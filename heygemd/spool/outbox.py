@@ -141,7 +141,7 @@ def _consent_files(job: Job, results: Sequence[ItemResult], consents: Sequence[S
 def _item_files(job: Job, result: ItemResult) -> dict[str, str | None]:
     stem = result.name if job.batch else job.name
     return {
-        "video": stem + result.video.suffix,
+        "file": stem + result.video.suffix,
         "contact_sheet": None if result.sheet is None else stem + result.sheet.suffix,
     }
 

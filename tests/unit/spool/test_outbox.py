@@ -61,7 +61,7 @@ def test_a_single_result(desk: Desk, tmp_path: Path) -> None:
     assert folder == desk.layout.outbox / "课程 1"
     receipt = whole(folder, job)
     assert receipt["engine"] == "warp" and receipt["job_id"] == job.id
-    assert receipt["items"] == [{"name": "课程 1", "video": "课程 1.mp4", "contact_sheet": "课程 1.jpg", "frames": 25}]
+    assert receipt["items"] == [{"name": "课程 1", "file": "课程 1.mp4", "contact_sheet": "课程 1.jpg", "frames": 25}]
     assert sorted(p.name for p in desk.layout.outbox.iterdir()) == ["课程 1"]
 
 
