@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
+import signal
+import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +24,7 @@ from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_opt
 _STAMP = re.compile(r"\] n: *\d+ pts: *(?P<pts>\S+) .*?iskey:(?P<key>[01]) type:")
 _CHECKSUM = re.compile(r"checksum:([0-9A-F]{8}) plane_checksum")
 _LINE_SECONDS = 60.0
+_LAST_WORDS_SECONDS = 5.0
 
 
 class FrameLine(NamedTuple):
@@ -56,12 +60,19 @@ class RawStream:
         except UnreadableMediaError as error:
             raise UnreadableMediaError(f"{self._name}: {error.message}") from error
         if count < self._frame_bytes:
+            self._raise_if_killed()
             return None
         try:
             # ffmpeg prints the line before it writes the frame; only our own reader can be late
             return buffer, self._lines.get(timeout=_LINE_SECONDS)
         except queue.Empty:
             raise FfmpegError(f"{self._name}: ffmpeg gave a frame without saying which") from None
+
+    def _raise_if_killed(self) -> None:
+        """A decoder that somebody killed says nothing of the file: it must not pass for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.child.wait(_LAST_WORDS_SECONDS) == -signal.SIGKILL:
+                raise self.child.failure(f"{self._name}: the decoder ended early", UnreadableMediaError)
 
     def _on_info(self, text: str) -> None:
         if not self._begun:
