@@ -198,7 +198,7 @@ def run_heygemd(job: Job, face: str) -> dict[str, Any]:
 
 def run_daemon(job: Job, face: str) -> dict[str, Any]:
     """Two jobs through a daemon's inbox, one after the other: a short one, which is not counted, and this one."""
-    root = Path(job.folder) / "root"
+    root = Path(tempfile.mkdtemp(prefix="root-", dir=job.folder))
     (root / "inbox").mkdir(parents=True, exist_ok=True)
     checkpoints = Path(job.folder) / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
