@@ -60,8 +60,13 @@ class Watch:
     def start(self) -> bool:
         """Start watching. False, with `problem`, where it cannot be done now (no folder, no inotify watches left)."""
         self.stop()
-        self.mode = choose_mode(self._folder, self._wanted)
-        if not self._folder.is_dir():
+        try:
+            self.mode = choose_mode(self._folder, self._wanted)
+            there = self._folder.is_dir()
+        except OSError as error:  # a mount whose server has gone answers ENOTCONN or ESTALE even to stat
+            self.problem = f"no hints: {error.strerror or error}"
+            return False
+        if not there:
             self.problem = f"{self._folder} is not there"
             return False
         observer: BaseObserver = (

@@ -108,8 +108,6 @@ def _picture(path: Path, folder: Path, limits: MediaLimits) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     kind, path, folder, limits = arguments
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         found = {"ok": True, **look(kind, Path(path), Path(folder), LimitSettings.model_validate_json(limits))}
     except HeygemdError as error:
@@ -119,4 +117,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Here and not in `main`: the limits last as long as the process, and a test is one that goes on.
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.exit(main(sys.argv[1:]))

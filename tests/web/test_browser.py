@@ -48,6 +48,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     media.moving_portrait(folder / "portrait.mp4", seconds=1.2, size=240)
     media.speech(folder / "greeting.wav", "Good morning.")
+    # Long enough for a quick machine to be seen at work.
+    media.speech(folder / "lecture.wav", "Good morning, my name is Bob. Please come back tomorrow. " * 6)
     noise = np.random.default_rng(1).integers(0, 255, (180, 240, 3), np.uint8)
     cv2.imwrite(str(folder / "nobody.png"), noise)
     faces = cv2.imread(str(media.portrait(folder / "one.png", 240)))
@@ -107,7 +109,7 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") and server.url not in r.url else 0)
     start = page.locator("#make button[type=submit]")
     expect(start).to_be_disabled()
-    choose(page, "make", (0, clips / "portrait.mp4"), (1, clips / "greeting.wav"))
+    choose(page, "make", (0, clips / "portrait.mp4"), (1, clips / "lecture.wav"))
     preview = page.locator("#make .preview video")
     preview.wait_for()
     expect(page.locator("#make .file[data-state=ready]")).to_have_count(2)
@@ -145,7 +147,7 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     assert played["long"] > 0.5
     with page.expect_download() as download:
         panel.get_by_role("link", name="Download").click()
-    assert download.value.suggested_filename == "greeting.mp4"
+    assert download.value.suggested_filename == "lecture.mp4"
     assert media.probe(Path(download.value.path()))["width"] == "240"
     assert outside == [], "the page asks nobody but its own server"
     _two_users_are_isolated(page, server)
