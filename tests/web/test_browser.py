@@ -168,7 +168,7 @@ def _two_users_are_isolated(page: Page, server: WebServer) -> None:
         assert other.locator("select").filter(has_text="portrait.mp4").count() == 0
     # A link, made on purpose, shows it.
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Link: greeting").click()
+    page.get_by_role("button", name="Link: lecture").click()
     expect(page.locator(".toast.good")).to_contain_text("Link copied")
     link = page.evaluate("() => navigator.clipboard.readText()")
     with browser.new_context() as context:
