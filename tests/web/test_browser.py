@@ -175,7 +175,7 @@ def _two_users_are_isolated(page: Page, server: WebServer) -> None:
         shared = context.new_page()
         shared.goto(link)
         shared.locator("video").evaluate("video => video.readyState || new Promise(r => (video.onloadedmetadata = r))")
-        expect(shared.get_by_role("heading", name="greeting")).to_be_visible()
+        expect(shared.get_by_role("heading", name="lecture")).to_be_visible()
 
 
 def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> None:
