@@ -31,7 +31,7 @@ from heygemd.spool.inbox import Inbox
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
 from heygemd.spool.lock import daemon_lock
-from heygemd.spool.staging import sweep_work
+from heygemd.spool.staging import sweep_parts, sweep_work
 from heygemd.spool.watch import Watch
 
 _SHARE_RETRY_SECONDS = 5.0
@@ -161,6 +161,7 @@ class Daemon:
         self._greets = not once  # nobody waits to hear that it is ready
         unfinished = self._intake.resume()
         sweep_work(self._layout, unfinished)
+        sweep_parts(self._layout.state)
         if self._journal.setting("paused"):
             self._dispatcher.pauses.pause("`heygemd pause` was called", cause="operator")
         self._device_watch.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 from heygemd.core.errors import BadInputError, InputBusyError, ShareAwayError
 from heygemd.core.job import InputFile, Job
 from heygemd.failpoints import failpoint
-from heygemd.files import copy_hashed, explained, remove_tree, write_json
+from heygemd.files import TEMP_PREFIX, copy_hashed, explained, remove_tree, write_json
 from heygemd.spool.beneath import lstat_beneath, open_beneath
 from heygemd.spool.layout import Layout
 from heygemd.spool.names import shown
@@ -111,6 +111,14 @@ def sweep_work(layout: Layout, keep_ids: frozenset[str]) -> tuple[str, ...]:
                 remove_tree(path) if path.is_dir() else path.unlink()
                 removed.append(path.name)
     return tuple(removed)
+
+
+def sweep_parts(state: Path) -> int:
+    """Remove what writers of the state folder's files left when they were killed; how many. For the daemon's start."""
+    parts = [path for path in state.glob(f"{TEMP_PREFIX}*.part") if path.is_file()]
+    for path in parts:
+        path.unlink(missing_ok=True)
+    return len(parts)
 
 
 def _copy(

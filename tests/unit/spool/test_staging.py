@@ -12,7 +12,7 @@ import pytest
 
 from heygemd import failpoints
 from heygemd.core.errors import BadInputError, DiskFullError, HeygemdError, ShareAwayError, UnsafePathError
-from heygemd.spool.staging import InputChangedError, InputVanishedError, stage, sweep_work, unstage
+from heygemd.spool.staging import InputChangedError, InputVanishedError, stage, sweep_parts, sweep_work, unstage
 
 from .conftest import Desk, tree
 
@@ -165,3 +165,11 @@ def test_sweeping(desk: Desk) -> None:
     assert set(sweep_work(desk.layout, frozenset({jobs[0].id}))) == {jobs[1].id, "junk"}
     unstage(jobs[0].id, desk.layout)
     assert list(desk.layout.work.iterdir()) == []
+
+
+def test_parts_in_the_state_folder_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".heygemd-0123456789ab.part", "calibration.json", "notes.part"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "work").mkdir()
+    assert sweep_parts(tmp_path) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration.json", "notes.part", "work"]
