@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heygemd.work.item import ItemFolder
 from tests import media
 from tests.integration.test_pipeline import frames_of as decoded
 from tests.integration.test_split_equality import SOURCE_FRAMES, checkpoint, frames_of, prepared_item
@@ -28,7 +29,7 @@ def test_pixels_outside_the_face_are_the_sources_bit_for_bit(
     options = {"engine": "wav2lip", "face": ",".join(map(str, BOX)), "reference": reference}
     prepared = prepared_item(folder, clip, voice, checkpoint, options)
     frames_of(folder, [0, prepared.num_frames], 8, "float32")
-    before, after = decoded(clip, SIZE), decoded(folder / "result" / "video.mp4", SIZE)
+    before, after = decoded(clip, SIZE), decoded(ItemFolder(folder).segment(0), SIZE)
     luma_changed = 0
     x0, y0, x1, y1 = BOX
     for made, source in zip(after[:SOURCE_FRAMES], before, strict=True):

@@ -208,7 +208,8 @@ def test_reservations_stay_within_budget_and_everything_that_fits_ends(
     devices = [Device(f"cuda:{n}", "cuda", budget, budget, slots) for n, (budget, slots) in enumerate(cards)]
     waiting = [ask(f"t{i}", n, p, since, folder, alone=alone) for i, (n, p, since, folder, alone) in enumerate(tasks)]
     largest = max(d.budget_bytes for d in devices)
-    possible = {r.id for r in waiting if r.needs["cuda"][-1] <= largest}
+    waiting = [r for r in waiting if r.needs["cuda"][-1] <= largest]  # what fits nowhere is refused before
+    possible = {r.id for r in waiting}
     made = scheduler(*devices, waiting=waiting)
     ended: set[str] = set()
     running: list[str] = []
