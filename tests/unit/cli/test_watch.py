@@ -170,6 +170,8 @@ def test_the_terminal_is_left_clean(on: list[str], layout: Layout, tmp_path: Pat
     process = subprocess.Popen(
         [sys.executable, "-m", "heygemd.cli", *on, "status", "--watch"],
         stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=tmp_path, close_fds=True,
+        # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
     seen = b""
