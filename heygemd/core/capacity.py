@@ -64,6 +64,7 @@ class Capacity:
         self._used: dict[str, int] = {}
         self._slots: dict[str, int] = {}
         self._held: set[str] = set()
+        self._largest_budgets: dict[str, int] = {}  # by kind
         self._levels: dict[str, dict[int, _Level]] = {}
         self._indexed: dict[str, tuple[str, int, int, int]] = {}  # name → kind, level, share, free
         self.set_devices(devices)
@@ -80,6 +81,9 @@ class Capacity:
                 else:
                     del self.devices[name]
         self._held &= set(new)
+        self._largest_budgets = dict.fromkeys({device.kind for device in new.values()}, 0)
+        for device in new.values():
+            self._largest_budgets[device.kind] = max(self._largest_budgets[device.kind], device.budget_bytes)
 
     def used_bytes(self, name: str) -> int:
         return self._used.get(name, 0)
@@ -165,6 +169,12 @@ class Capacity:
         """Whether the device's budget holds the smallest step, whatever runs there now."""
         device = self.devices[name]
         return device.kind in needs and needs[device.kind][-1] <= device.budget_bytes
+
+    def is_possible(self, needs: Mapping[str, Sequence[int]], avoid: Collection[str] = ()) -> bool:
+        """Whether some device's budget holds the smallest step, whatever runs there now."""
+        if avoid:
+            return any(self.is_able(name, needs) for name in self.devices if name not in avoid)
+        return any(steps[-1] <= self._largest_budgets.get(kind, -1) for kind, steps in needs.items())
 
     def with_free_slots(self) -> list[str]:
         """Devices that may take another task and are not held."""

@@ -127,6 +127,7 @@ class Scheduler:
         """
         placed = self._settle_claims(now_seconds)
         blocked: set[_Shape] = set()
+        aside: list[Request] = []
         while self.capacity.any_free_slot:
             best = self._next(now_seconds, blocked)
             if best is None:
@@ -135,7 +136,11 @@ class Scheduler:
             found = self.capacity.find(
                 request.needs, alone=request.alone, avoid=request.avoid, prefer=self._warm.get(request.job_id)
             )
-            if found is None:
+            if found is None and not self.capacity.is_possible(request.needs, request.avoid):
+                # Its card has gone or shrunk. Others of its shape, a little smaller, must not wait behind it.
+                aside.append(request)
+                self.withdraw(request.id)
+            elif found is None:
                 blocked.add(shape)
                 self._claim(request)
             elif not self._host_has_room(request, found[0]):
@@ -143,6 +148,8 @@ class Scheduler:
                 self._keep(self._host, request)
             else:
                 placed.append(self._take(request, *found, now_seconds))
+        for request in aside:
+            self.offer(request)
         return placed
 
     def _next(self, now_seconds: float, blocked: set[_Shape]) -> tuple[_Shape, Request] | None:

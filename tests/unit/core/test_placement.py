@@ -208,8 +208,7 @@ def test_reservations_stay_within_budget_and_everything_that_fits_ends(
     devices = [Device(f"cuda:{n}", "cuda", budget, budget, slots) for n, (budget, slots) in enumerate(cards)]
     waiting = [ask(f"t{i}", n, p, since, folder, alone=alone) for i, (n, p, since, folder, alone) in enumerate(tasks)]
     largest = max(d.budget_bytes for d in devices)
-    waiting = [r for r in waiting if r.needs["cuda"][-1] <= largest]  # what fits nowhere is refused before
-    possible = {r.id for r in waiting}
+    possible = {r.id for r in waiting if r.needs["cuda"][-1] <= largest}
     made = scheduler(*devices, waiting=waiting)
     ended: set[str] = set()
     running: list[str] = []
@@ -228,6 +227,18 @@ def test_reservations_stay_within_budget_and_everything_that_fits_ends(
             ended.add(over)
         now += 30.0
     assert ended == possible
+
+
+def test_what_fits_no_card_does_not_stand_in_the_way_of_what_is_a_little_smaller() -> None:
+    """Its card has gone since it was planned. It waits on, and takes the card when that is back."""
+    small = Device("cuda:0", "cuda", 256, 256, 1)
+    made = scheduler(small, waiting=[ask("large", 257, alone=True), ask("fits", 256, order=1, alone=True)])
+    assert [p.request.id for p in made.decide(0.0)] == ["fits"]
+    made.release("fits")
+    assert made.decide(1.0) == []
+    assert made.is_waiting("large")
+    made.set_devices([Device("cuda:0", "cuda", 300, 300, 1)])
+    assert [p.request.id for p in made.decide(2.0)] == ["large"]
 
 
 HOST = Device("cpu", "cpu", 2000, 1000, slots=2)
