@@ -75,6 +75,7 @@ class Scheduler:
         self._holding: dict[str, int] = {}  # reservations by folder
         self._claims: dict[str, str] = {}  # device → request that it is kept for
         self._warm: dict[str, str] = {}  # job → device that last took a task of it
+        self._stranded: set[str] = set()  # waiting requests that no device could ever take, out of line
         self._offers = 0
 
     def offer(self, request: Request) -> None:
@@ -86,8 +87,11 @@ class Scheduler:
             return
         self._offers += 1
         self._waiting[request.id] = self._offers, request
+        self._line_up(self._offers, request)
+
+    def _line_up(self, number: int, request: Request) -> None:
         line = self._lines.setdefault((request.folder, request.priority), _Line(request.folder, request.priority))
-        entry = (request.waiting_since_seconds, request.order, self._offers, request.id)
+        entry = (request.waiting_since_seconds, request.order, number, request.id)
         heappush(line.heaps.setdefault(_shape(request), []), entry)
 
     def withdraw(self, request_id: str) -> None:
@@ -115,7 +119,12 @@ class Scheduler:
                 del self._holding[request.folder]
 
     def set_devices(self, devices: Iterable[Device]) -> None:
+        before = dict(self.capacity.devices)
         self.capacity.set_devices(devices)
+        if self.capacity.devices != before:
+            for entry in [self._waiting[name] for name in self._stranded if name in self._waiting]:
+                self._line_up(*entry)
+            self._stranded.clear()
         for name in [name for name in self._claims if name not in self.capacity.devices]:
             del self._claims[name]
 
@@ -127,7 +136,6 @@ class Scheduler:
         """
         placed = self._settle_claims(now_seconds)
         blocked: set[_Shape] = set()
-        aside: list[Request] = []
         while self.capacity.any_free_slot:
             best = self._next(now_seconds, blocked)
             if best is None:
@@ -138,8 +146,8 @@ class Scheduler:
             )
             if found is None and not self.capacity.is_possible(request.needs, request.avoid):
                 # Its card has gone or shrunk. Others of its shape, a little smaller, must not wait behind it.
-                aside.append(request)
-                self.withdraw(request.id)
+                self._stranded.add(request.id)
+                heappop(self._lines[request.folder, request.priority].heaps[shape])
             elif found is None:
                 blocked.add(shape)
                 self._claim(request)
@@ -148,8 +156,6 @@ class Scheduler:
                 self._keep(self._host, request)
             else:
                 placed.append(self._take(request, *found, now_seconds))
-        for request in aside:
-            self.offer(request)
         return placed
 
     def _next(self, now_seconds: float, blocked: set[_Shape]) -> tuple[_Shape, Request] | None:
