@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from heygemd.core.job import Job
@@ -58,3 +58,13 @@ class Admission:
     def holds(self, folder: str) -> bool:
         """Whether the folder's jobs wait because it has enough in work."""
         return folder in self._held
+
+
+def in_order(jobs: Iterable[Job], held: Mapping[str, int], now: float, aging_seconds: float) -> list[Job]:
+    """Waiting jobs, about as they will be let in. `held`: jobs in work, by folder."""
+
+    def rank(job: Job) -> tuple[int, int, float, str]:
+        step = job.priority + int(max(0.0, now - job.created_seconds) / aging_seconds)
+        return (-step, held.get(job.folder, 0), job.created_seconds, job.id)
+
+    return sorted(jobs, key=rank)

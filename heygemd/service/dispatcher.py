@@ -22,7 +22,7 @@ from heygemd.gpu.calibration import CalibrationStore
 from heygemd.gpu.watch import Watch
 from heygemd.service import views
 from heygemd.service.active import ActiveJob
-from heygemd.service.admission import Admission
+from heygemd.service.admission import Admission, in_order
 from heygemd.service.door import Delivery, Door, InputGoneError
 from heygemd.service.fleet import DeviceUse, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
@@ -191,22 +191,14 @@ class Dispatcher:
 
     def _order(self, now: float) -> list[Job]:
         """Waiting jobs, about as they will be let in; for people who ask for their place."""
-        held: dict[str, int] = {}
-        for active in self._active.values():
-            held[active.job.folder] = held.get(active.job.folder, 0) + 1
-        aging = self.settings.scheduler.aging_seconds
-
-        def rank(job: Job) -> tuple[int, int, float, str]:
-            step = job.priority + int(max(0.0, now - job.created_seconds) / aging)
-            return (-step, held.get(job.folder, 0), job.created_seconds, job.id)
-
-        return sorted(self._queued.values(), key=rank)
+        held = Counter(active.job.folder for active in self._active.values())
+        return in_order(self._queued.values(), held, now, self.settings.scheduler.aging_seconds)
 
     def _admit(self, now: float) -> None:
         """Let in as many jobs as keep the slots busy, and one more whose inputs are copied meanwhile."""
-        seconds: Counter[str] = Counter()
+        seconds: defaultdict[str, float] = defaultdict(float)
         for active in self._active.values():
-            seconds[active.job.folder] += active.video_seconds  # type: ignore[assignment]  # a Counter of floats
+            seconds[active.job.folder] += active.video_seconds
         for job_id in self._admission.decide(
             now,
             room=self._runner.num_slots + 1,
