@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,14 @@ class Daemon:
             found += below
             todo += below
         return found
+
+    def drop(self, clip: Path, voice: Path, *names: str) -> None:
+        """A pair for each name; a name may lead into a folder."""
+        for name in names:
+            target = self.inbox / name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(clip, target.with_suffix(".mp4"))
+            shutil.copy(voice, target.with_suffix(".wav"))
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]

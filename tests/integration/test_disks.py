@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -47,11 +46,6 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.speech(tmp_path_factory.mktemp("voice") / "voice.wav", "Good morning.")
 
 
-def drop(daemon: Daemon, clip: Path, voice: Path, name: str) -> None:
-    shutil.copy(clip, daemon.inbox / f"{name}.mp4")
-    shutil.copy(voice, daemon.inbox / f"{name}.wav")
-
-
 def fill(disk: Path, leave_bytes: int) -> Path:
     found = os.statvfs(disk)
     filler = disk / "filler"
@@ -71,7 +65,7 @@ NO_MINIMUM = {"LOG__LEVEL": "debug", "SERVICE__MIN_FREE_STATE_BYTES": "0", "SERV
 def test_the_state_disk_fills_while_ffmpeg_writes(tmp_path: Path, small_disk: Path, clip: Path, voice: Path) -> None:
     with Daemon(tmp_path / "share", state=small_disk / "state", **NO_MINIMUM) as daemon:
         lossless(daemon.root)
-        drop(daemon, clip, voice, "talk")
+        daemon.drop(clip, voice, "talk")
         daemon.start()
         daemon.wait(lambda: daemon.events("segment.started"), what="a segment")
         filler = fill(small_disk, 8192)
@@ -91,7 +85,7 @@ def test_the_state_disk_fills_while_ffmpeg_writes(tmp_path: Path, small_disk: Pa
 def test_the_share_has_no_room_for_the_result(tmp_path: Path, small_disk: Path, clip: Path, voice: Path) -> None:
     with Daemon(small_disk / "share", state=tmp_path / "state", log=tmp_path / "log", **NO_MINIMUM) as daemon:
         lossless(daemon.root)
-        drop(daemon, clip, voice, "talk")
+        daemon.drop(clip, voice, "talk")
         daemon.start()
         daemon.wait(lambda: daemon.events("segment.started"), what="a segment")
         filler = fill(small_disk, 8192)
@@ -114,7 +108,7 @@ def test_little_room_pauses_before_anything_is_written(
         filler = fill(small_disk, 4 * MIB)
         daemon.start()
         daemon.wait(lambda: daemon.events("disk.low"), what="the warning")
-        drop(daemon, clip, voice, "talk")
+        daemon.drop(clip, voice, "talk")
         daemon.wait_state("talk", "queued", "staging")
         filler.unlink()
         daemon.wait_state("talk", "done")

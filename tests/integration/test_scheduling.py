@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -32,14 +31,6 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.speech(tmp_path_factory.mktemp("voice") / "voice.wav", "One two three four five six.")
 
 
-def drop(daemon: Daemon, clip: Path, voice: Path, *names: str) -> None:
-    for name in names:
-        target = daemon.inbox / name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(clip, target.with_suffix(".mp4"))
-        shutil.copy(voice, target.with_suffix(".wav"))
-
-
 def workers(daemon: Daemon) -> list[int]:
     """Pids of worker processes."""
     found = []
@@ -56,7 +47,7 @@ def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_mod
     tmp_path: Path, clip: Path, voice: Path
 ) -> None:
     daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="1100,600", SCHEDULER__SEGMENT_SECONDS="1.2")
-    drop(daemon, clip, voice, "one", "two")
+    daemon.drop(clip, voice, "one", "two")
     assert daemon.once() == 0, daemon.log.read_text()
     started = daemon.events("segment.started")
     assert started == [], "they are for debugging only"
@@ -81,7 +72,7 @@ def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_mod
 
 def test_what_fits_no_card_is_refused_before_anything_is_rendered(tmp_path: Path, clip: Path, voice: Path) -> None:
     daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="[200]")
-    drop(daemon, clip, voice, "talk")
+    daemon.drop(clip, voice, "talk")
     assert daemon.once() == 1
     error = daemon.error("talk")["error"]
     assert error["type"] == "CannotFitError"
@@ -97,7 +88,7 @@ def test_a_small_ram_budget_means_one_after_the_other(tmp_path: Path, clip: Path
         SCHEDULER__SEGMENT_SECONDS="1.2",
         LOG__LEVEL="debug",
     )
-    drop(daemon, clip, voice, "one", "two")
+    daemon.drop(clip, voice, "one", "two")
     assert daemon.once() == 0, daemon.log.read_text()
     running: dict[tuple[str, int], int] = {}
     most = 0
@@ -113,7 +104,7 @@ def test_a_small_ram_budget_means_one_after_the_other(tmp_path: Path, clip: Path
 
 def test_workers_killed_at_random_moments_cost_retries_not_jobs(tmp_path: Path, clip: Path, voice: Path) -> None:
     with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="0.8", SCHEDULER__ATTEMPTS="4") as daemon:
-        drop(daemon, clip, voice, "talk")
+        daemon.drop(clip, voice, "talk")
         daemon.start()
         for wanted in (1, 2):
             daemon.wait(lambda n=wanted: len(daemon.events("segment.finished")) >= n, what="a segment")
@@ -132,7 +123,7 @@ def test_a_worker_that_hangs_is_ended_and_its_segment_done_elsewhere(tmp_path: P
     with Daemon(
         tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1", SCHEDULER__HEARTBEAT_TIMEOUT_SECONDS="20"
     ) as daemon:
-        drop(daemon, clip, voice, "talk")
+        daemon.drop(clip, voice, "talk")
         daemon.start()
         daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
         for pid in workers(daemon):
@@ -144,7 +135,7 @@ def test_a_worker_that_hangs_is_ended_and_its_segment_done_elsewhere(tmp_path: P
 def test_a_poison_job_fails_alone_with_evidence(tmp_path: Path, clip: Path, voice: Path) -> None:
     """Its workers are killed whenever they render it; the other folder's job goes through."""
     with Daemon(tmp_path / "share", SCHEDULER__ATTEMPTS="2", SCHEDULER__CPU_SLOTS="2") as daemon:
-        drop(daemon, clip, voice, "poison")
+        daemon.drop(clip, voice, "poison")
         daemon.start()
 
         def poisoned() -> bool:
@@ -154,7 +145,7 @@ def test_a_poison_job_fails_alone_with_evidence(tmp_path: Path, clip: Path, voic
             return bool(daemon.status("poison")["state"] == "failed")
 
         daemon.wait(poisoned, 120, "the job fails")
-        drop(daemon, clip, voice, "other/good")
+        daemon.drop(clip, voice, "other/good")
         assert daemon.wait_state("good", "done", "failed")["state"] == "done"
         error = daemon.error("poison")["error"]
         assert error["type"] == "WorkerDiedError"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -42,12 +41,6 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.speech(tmp_path_factory.mktemp("voice") / "voice.wav", "Good morning Bob.")
 
 
-def drop(daemon: Daemon, clip: Path, voice: Path, *names: str) -> None:
-    for name in names:
-        shutil.copy(clip, daemon.inbox / f"{name}.mp4")
-        shutil.copy(voice, daemon.inbox / f"{name}.wav")
-
-
 def check_each_once(one: Sharing, two: Sharing, jobs: set[str]) -> None:
     """Every job is in the outbox and the archive once, whoever made it; nothing failed; each was claimed once."""
     assert {path.name for path in (one.root / "outbox").iterdir()} == jobs
@@ -72,7 +65,7 @@ def test_the_second_daemon_goes_on_when_the_first_is_killed_and_stands_by_when_i
         one.wait(lambda: one.events("daemon.ready"))
         two.start()
         two.wait(lambda: two.events("daemon.standby"))
-        drop(one, clip, voice, "a", "b")
+        one.drop(clip, voice, "a", "b")
         one.wait(lambda: one.events("job.prepared"), what="a job in work")
         ids = {e["heygemd.job.name"]: e["heygemd.job.id"] for e in one.events("job.claimed")}
         one.kill()
@@ -97,7 +90,7 @@ def test_the_second_daemon_goes_on_when_the_first_is_killed_and_stands_by_when_i
 def test_an_owner_that_was_paused_wakes_and_does_nothing_any_more(tmp_path: Path, clip: Path, voice: Path) -> None:
     root = tmp_path / "share"
     with Sharing(root, "one") as one, Sharing(root, "two") as two:
-        drop(one, clip, voice, "a", "b")
+        one.drop(clip, voice, "a", "b")
         one.start()
         one.wait(lambda: one.events("job.prepared"), what="a job in work")
         two.start()

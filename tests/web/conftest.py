@@ -139,6 +139,12 @@ def pair(client: TestClient) -> dict[str, str]:
     }
 
 
+def jobs(client: Any) -> list[dict[str, Any]]:
+    """The page's list."""
+    found: list[dict[str, Any]] = client.get("/api/jobs").json()["jobs"]
+    return found
+
+
 def order(client: TestClient, *pairs: dict[str, str], **more: Any) -> Any:
     return client.post("/api/jobs", json={"pairs": list(pairs) or [pair(client)], **more})
 

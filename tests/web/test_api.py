@@ -21,17 +21,12 @@ from tests.web.conftest import (
     bring,
     create_upload,
     finish,
+    jobs,
     manifests,
     order,
     pair,
     show,
 )
-
-
-def jobs(client: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.get("/api/jobs").json()["jobs"]
-    return found
-
 
 # ---- ordering ----
 

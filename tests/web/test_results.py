@@ -7,7 +7,6 @@ import json
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,15 +16,10 @@ from tests.web.conftest import (
     Web,
     bring,
     finish,
+    jobs,
     order,
     pair,
 )
-
-
-def jobs(client: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.get("/api/jobs").json()["jobs"]
-    return found
-
 
 # ---- results ----
 
