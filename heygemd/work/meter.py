@@ -33,10 +33,11 @@ class PeakMeter:
         except OSError:
             return  # not permitted here: the peak is then that of the process's life, which is only larger
 
-    def sample(self) -> None:
-        """Look at the children. Cheap enough to be called with every frame."""
+    def sample(self, *, certainly: bool = False) -> None:
+        """Look at the children. Cheap enough to be called with every frame. `certainly`: also right after another look,
+        at a moment when they have taken what they take."""
         now = time.monotonic()
-        if now - self._last_seconds >= _SAMPLE_SECONDS:
+        if certainly or now - self._last_seconds >= _SAMPLE_SECONDS:
             self._last_seconds = now
             self._children_bytes = max(self._children_bytes, sum(_peak_of(str(pid)) or 0 for pid in _children()))
 

@@ -122,6 +122,8 @@ class SegmentRenderer:
                     stats.num_frames += 1
                     report("render", stats.num_frames, segment.num_frames)
                 sink.close()
+                # The encoder has all frames, of a short segment only now: its memory is looked at here.
+                report("render", stats.num_frames, segment.num_frames)
             except BaseException:
                 sink.abandon()
                 raise

@@ -50,7 +50,7 @@ class Worker:
         self._out.flush()
 
     def report(self, stage: str, done: int, total: int) -> None:
-        self._meter.sample()
+        self._meter.sample(certainly=done >= total)  # the encoder has all frames of a segment and still runs
         now = time.monotonic()
         if stage != self._last_stage or done >= total or now - self._last_report >= _PROGRESS_SECONDS:
             self._last_report, self._last_stage = now, stage
