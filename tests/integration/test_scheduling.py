@@ -59,12 +59,11 @@ def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_mod
     state = json.loads((daemon.root / ".state/calibration.json").read_text())
     keys = [key for key in state["corrections"] if "/480p/" in key]
     assert keys and state["fingerprint"]["devices"] == "cpu"
-    # A segment of a second may end before its ffmpeg was looked at: the most of the last few is what one takes.
-    predicted = finished[-1]["heygemd.memory.predicted_bytes"]
-    measured = max(e["heygemd.memory.measured_bytes"] for e in finished[-4:])
-    assert 0.9 <= predicted / measured <= 1.6, "after a few segments it promises what is taken, and not twice as much"
-
     plan = json.loads(daemon.cli("plan", str(clip), str(voice), "--json").stdout)
+    # Asked of the model as it is now: the last segment may have been placed before the first one was measured.
+    predicted = plan["memory"][0]["predicted_mib"] * 2**20
+    measured = max(e["heygemd.memory.measured_bytes"] for e in finished)
+    assert 0.9 <= predicted / measured <= 1.6, "after a few segments it promises what is taken, and not twice as much"
     assert plan["memory"][0]["source"] == "measured"
     assert plan["memory"][0]["measurements"] >= 1
 

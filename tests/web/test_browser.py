@@ -31,6 +31,15 @@ pytestmark = [
 
 RENDERED_MS = 60_000
 
+NOTE_PROGRESS = """() => {
+    window.readings = [];
+    new MutationObserver(() => {
+        const [chip, bar] = [".chip", "[role=progressbar]"].map(name => document.querySelector(`.panel ${name}`));
+        if (chip && bar) window.readings.push([chip.innerText, Number(bar.getAttribute("aria-valuenow") ?? 0)]);
+    }).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+}"""
+"""Every state and percentage that the panel shows, noted where it is shown: who asks from outside comes too late."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -119,18 +128,13 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     )
     page.locator("#make summary").click()
     page.locator("#make select[name=quality]").select_option("draft")
+    page.evaluate(NOTE_PROGRESS)
     start.click()
     panel = page.locator(".panel")
-    seen: list[tuple[str, int]] = []
-    bar = panel.get_by_role("progressbar")
     chip = panel.locator(".chip")
-    chip.wait_for()
-    while (state := chip.inner_text()) not in ("done", "failed"):
-        reading = (state, int(bar.get_attribute("aria-valuenow") or 0))
-        if not seen or seen[-1] != reading:
-            seen.append(reading)
-        page.wait_for_timeout(50)
-    assert state == "done", panel.inner_text()
+    expect(chip).to_have_text(re.compile("^(done|failed)$"), timeout=RENDERED_MS)
+    assert chip.inner_text() == "done", panel.inner_text()
+    seen: list[tuple[str, int]] = page.evaluate("() => window.readings")
     assert len({percent for _, percent in seen}) >= 3, f"the bar moves: {seen}"
     assert len({stage for stage, _ in seen}) >= 2, f"stages are named: {seen}"
     expect(panel.locator("video")).to_have_count(2)
@@ -213,11 +217,7 @@ def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> N
     # The bytes are noise: that it says so means that all of them came and were looked at.
     expect(page.locator("#make .file[data-state=failed] .words")).to_contain_text("long talk.wav")
     assert resumed[0] == sent[-1] + 262_144 >= 1_200_000, "nothing is sent twice"
-    (info,) = (
-        in_the_page(page, "api/uploads").json()
-        if False
-        else page.evaluate("async () => (await fetch('api/uploads')).json()")
-    )
+    (info,) = page.evaluate("async () => (await fetch('api/uploads')).json()")
     content = page.evaluate(
         """async id => { const b = await (await fetch(`api/uploads/${id}/content`)).arrayBuffer();
             const d = await crypto.subtle.digest('SHA-256', b); return [...new Uint8Array(d)]; }""",
@@ -248,7 +248,7 @@ def test_a_batch(page: Page, clips: Path) -> None:
     expect(rows.first.locator("img")).to_have_js_property("complete", True)
     zip_link = page.get_by_role("link", name="Download all as zip")
     one = rows.filter(has_text="one.png")  # one slot renders: it still waits behind the first
-    expect(one.locator(".chip")).to_have_text(re.compile("waiting|copying|preparing"))
+    expect(one.locator(".chip")).to_have_text(re.compile("waiting|copying|preparing|rendering"))
     one.get_by_role("button", name="Cancel").click()
     expect(one.locator(".chip")).to_have_text("cancelled")
     one.get_by_role("button", name="Try again").click()
