@@ -245,7 +245,9 @@ class Child:
             return WorkerDiedError(f"{message}: {self.argv[0]} was killed", path=shown, signal="SIGKILL")
         for words in ("No space left on device", "Disk quota exceeded"):
             if any(words in line for line in self.tail):
-                return DiskFullError(f"{message}: {words[0].lower()}{words[1:]}", path=shown)
+                # The folder, not the file: an unfinished file's name is random, and an operator asks which disk it is.
+                where = message if path is None else str(path.parent)
+                return DiskFullError(f"{where}: {words[0].lower()}{words[1:]}", path=shown)
         return kind(f"{message}: {self.reason()}", path=shown, stderr=list(self.tail)[-12:])
 
     def _limit(self, address_space_bytes: int) -> None:

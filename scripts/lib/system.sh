@@ -14,7 +14,7 @@ SYSTEM_NEEDS=(
     "library:libxcb.so.1|libxcb1"
 )
 
-# What only some tests use: a browser, a Samba server and its client, promtool, FUSE. CI installs them; elsewhere those
+# What only some tests use: a browser, a Samba server and its client, promtool, FUSE, btrfs. CI installs them; elsewhere those
 # tests are skipped and say what they miss.
 TEST_NEEDS=(
     "command:chromium|chromium"
@@ -22,6 +22,7 @@ TEST_NEEDS=(
     "command:smbclient|smbclient"
     "command:promtool|prometheus"
     "command:fusermount3|fuse3"
+    "command:mkfs.btrfs|btrfs-progs"
     "library:libfuse3.so.3|libfuse3-3"
 )
 

@@ -14,7 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_is_lost_whenever_it_is_killed(tmp_path: Path) -> None:
-    iterations = int(os.environ.get("HEYGEMD_TEST_CRASH_ITERATIONS", "15"))
+    iterations = int(os.environ.get("HEYGEMD_TEST_CRASH_ITERATIONS", "40"))
     seed = int(os.environ.get("HEYGEMD_TEST_CRASH_SEED", "7"))
     command = [sys.executable, "-m", "tests.system.crashloop", "--seed", str(seed), "--iterations", str(iterations)]
     # a process of its own: it adopts what a killed daemon leaves behind
