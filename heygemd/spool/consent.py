@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
-from heygemd.core.errors import ConsentMissingError
+from heygemd.core.errors import ConsentMissingError, HeygemdError
+from heygemd.core.manifest import parse_preset
+from heygemd.spool.documents import PRESET_NAME, read_document
 from heygemd.spool.listing import Seen
 from heygemd.spool.names import nfc, shown
 from heygemd.spool.pairing import stem_of
@@ -24,6 +27,23 @@ def consent_stem(name: str) -> str | None:
     """`lecture` for `lecture.consent.pdf`, None for what is not a consent file's name."""
     match = _NAME.fullmatch(name)
     return match["stem"] if match else None
+
+
+def is_demanded(inbox: Path, folder: str, max_bytes: int) -> bool:
+    """Whether the preset of `folder` (relative to the inbox, "" for itself) or of one above it demands a consent now.
+
+    For those who put jobs into the inbox; the scan decides by what it reads itself. A preset that is missing or wrong
+    demands nothing: the scan holds jobs back while one is wrong, and says so.
+    """
+    place = PurePosixPath(folder)
+    for above in (place, *place.parents):
+        path = str(above / PRESET_NAME)
+        try:
+            if parse_preset(read_document(inbox, path, path, max_bytes), path).require_consent:
+                return True
+        except (OSError, HeygemdError):
+            continue
+    return False
 
 
 class Consents:

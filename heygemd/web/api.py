@@ -20,14 +20,13 @@ from heygemd.engines.base import engine_names
 from heygemd.files import write_atomic
 from heygemd.ops.logs import log_event
 from heygemd.spool.control import send, wait_answer
-from heygemd.spool.ignore import KINDS
 from heygemd.web.delivery import HeldFileResponse, open_held, zipped
 from heygemd.web.identity import User
 from heygemd.web.mine import SUBMITTED, Mine
 from heygemd.web.orders import Order, Ready, check_options
 from heygemd.web.refusal import Refused
 from heygemd.web.site import Site, root_of, site_of, user_of
-from heygemd.web.uploads import Upload
+from heygemd.web.uploads import ACCEPTED, Upload
 
 ANSWER_SECONDS = 5.0
 
@@ -47,10 +46,11 @@ def me(user: Asking, site: Here) -> dict[str, Any]:
         "name": user.name,
         "guest": user.guest,
         "admin": user.admin,
-        "kinds": KINDS,
+        "kinds": ACCEPTED,
         "engines": ["auto", *engine_names()],
         "qualities": [*QUALITY_PRESETS, "lossless"],
         "estimates": site.estimator.offered,
+        "consent_demanded": site.orders.consent_demanded(user),
         "limits": {
             "file_bytes": site.uploads.max_bytes,
             "chunk_bytes": web.chunk_bytes,

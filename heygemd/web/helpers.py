@@ -20,7 +20,7 @@ from anyio import to_thread
 from heygemd.core.errors import HeygemdError, UnreadableMediaError
 from heygemd.core.settings import LimitSettings
 from heygemd.files import write_json
-from heygemd.web.uploads import LOOK, Upload
+from heygemd.web.uploads import DOCUMENT, LOOK, Upload
 
 _LOOKS_AT_ONCE = 2
 _LOOK_SECONDS = 180.0
@@ -63,13 +63,16 @@ class Looker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def look(self, upload: Upload) -> None:
-        """Begin, unless it has begun."""
+        """Begin, unless it has begun. A document is for people: nobody here opens it."""
         if upload.id not in self._tasks:
             task = asyncio.create_task(self._look(upload), name=f"look {upload.id}")
             self._tasks[upload.id] = task
             task.add_done_callback(lambda _done: self._tasks.pop(upload.id, None))
 
     async def _look(self, upload: Upload) -> None:
+        if upload.kind == DOCUMENT:
+            await to_thread.run_sync(_accept, upload)
+            return
         argv = [sys.executable, "-m", "heygemd.web.look", upload.kind, str(upload.media), str(upload.folder)]
         async with self._slots:
             await run_child([*argv, self._limits], _LOOK_SECONDS)
@@ -77,6 +80,12 @@ class Looker:
 
     async def close(self) -> None:
         await _end(list(self._tasks.values()))
+
+
+def _accept(upload: Upload) -> None:
+    if upload.folder.is_dir():
+        with contextlib.suppress(OSError):
+            write_json(upload.folder / LOOK, {"ok": True}, durable=False)
 
 
 def _tell(upload: Upload) -> None:

@@ -15,6 +15,7 @@ from heygemd.core.options import Options
 from heygemd.core.settings import LimitSettings
 from heygemd.engines.base import engine_names
 from heygemd.files import explained
+from heygemd.spool import consent
 from heygemd.spool.documents import manifest_stem
 from heygemd.spool.layout import Layout
 from heygemd.spool.names import fold
@@ -46,6 +47,7 @@ class Order(BaseModel):
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=10_000)]
     text: Annotated[str | None, Field(max_length=1_000_000)] = None
     title: Annotated[str | None, Field(max_length=200)] = None
+    consent: _UploadId | None = None  # of the people in all its videos
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -85,7 +87,12 @@ class Orders:
     records: Records
     limits: LimitSettings
     max_user_jobs: int
+    max_manifest_bytes: int
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def consent_demanded(self, user: User) -> bool:
+        """Whether the folder of this user's jobs, or one above, wants a consent file with each."""
+        return consent.is_demanded(self.layout.inbox, _folder_of(user), self.max_manifest_bytes)
 
     def check(self, user: User, order: Order) -> list[Ready]:
         """Raises Refused."""
@@ -130,13 +137,16 @@ class Orders:
         batch = secrets.token_hex(8) if len(ready) > 1 else None
         batch_title = (order.title or "").strip() or _batch_title(ready) if batch else None
         several_videos = len({pair.video.id for pair in ready}) > 1
-        folder = f"web/{user.folder}"
+        paper = None if order.consent is None else self.uploads.whole(user.folder, order.consent)
+        if paper is None and self.consent_demanded(user):
+            raise Refused(422, "no_consent")
+        folder = _folder_of(user)
         placed = []
         with self._lock:
             self.layout.check_share()
-            sizes = sum(upload.size for pair in ready for upload in (pair.video, pair.audio) if upload is not None)
+            brought = (upload for pair in ready for upload in (pair.video, pair.audio, paper) if upload is not None)
             with explained("the inbox"):
-                require_room(self.layout.inbox, sizes, "the files of these jobs")
+                require_room(self.layout.inbox, sum(upload.size for upload in brought), "the files of these jobs")
             taken = self._taken_names()
             for number, pair in enumerate(ready):
                 title = _title(pair, several_videos) if batch else (order.title or "").strip() or _title(pair, False)
@@ -145,6 +155,7 @@ class Orders:
                     video=pair.video.media,
                     audio=None if pair.audio is None else pair.audio.media,
                     text=pair.text,
+                    consent=None if paper is None else paper.media,
                     name=title,
                     folder=folder,
                     options=options,
@@ -166,7 +177,8 @@ class Orders:
                 )
                 self.records.add(user.folder, record)
                 placed.append(record)
-        for upload in {u.id: u for pair in ready for u in (pair.video, pair.audio) if u is not None}.values():
+        used = [paper, *(upload for pair in ready for upload in (pair.video, pair.audio))]
+        for upload in {upload.id: upload for upload in used if upload is not None}.values():
             self.uploads.use(upload)
         return placed
 
@@ -182,17 +194,22 @@ class Orders:
 
     def take_back(self, user: User, job: str) -> bool:
         """Remove a drop that no daemon has noticed yet, its manifest first; False when it is not there any more."""
-        folder = self.layout.inbox / "web" / user.folder
+        folder = self.layout.inbox / _folder_of(user)
         try:
             (folder / f"{job}.job.json").unlink()
         except FileNotFoundError:
             return False
-        for role in ("video", "audio"):
+        for role in ("video", "audio", "consent"):
             for path in folder.iterdir():
                 if path.name.startswith(f"{job}.{role}."):
                     path.unlink(missing_ok=True)
         self.records.remove(user.folder, job)
         return True
+
+
+def _folder_of(user: User) -> str:
+    """Where this user's jobs go, below the inbox."""
+    return f"web/{user.folder}"
 
 
 def _title(pair: Ready, by_video: bool) -> str:

@@ -70,7 +70,9 @@ class Site:
             records=records,
             board=board,
             jobs=MyJobs(layout, board, records, uploads, discretion),
-            orders=Orders(layout, uploads, records, settings.limits, web.max_user_jobs),
+            orders=Orders(
+                layout, uploads, records, settings.limits, web.max_user_jobs, settings.inbox.max_manifest_bytes
+            ),
             looker=Looker(settings.limits),
             estimator=Estimator((sys.executable, "-m", "heygemd.cli", *arguments), web.estimate_timeout_seconds),
             links=Signer(key, "link"),

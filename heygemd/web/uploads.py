@@ -35,13 +35,16 @@ PART = "media.part"
 INFO = "info.json"
 LOOK = "look.json"
 POSTER = "poster.jpg"
+DOCUMENT = "document"
+ACCEPTED = KINDS | dict.fromkeys((".pdf", ".docx", ".odt"), DOCUMENT)
+"""Suffix → kind: what a job is made of, and papers that show consent."""
 _ID = re.compile(r"[0-9a-f]{32}")
 _MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
 class Upload:
-    """`kind`: video, image, audio or text, by its suffix. `used_seconds`: Unix time of its last use."""
+    """`kind`: video, image, audio, text or document, by its suffix. `used_seconds`: Unix time of its last use."""
 
     id: str
     name: str
@@ -99,7 +102,7 @@ class Uploads:
     def create(self, user: str, name: str, size: int) -> Upload:
         """Make room for a file. Raises Refused (413, 415, 507, 503), HeygemdError."""
         name = safe_display(name)
-        kind = KINDS.get(Path(name).suffix.lower())
+        kind = ACCEPTED.get(Path(name).suffix.lower())
         if kind is None:
             raise Refused(415, "wrong_kind", name=shown(name, 100))
         if size < 1:

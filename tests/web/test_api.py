@@ -68,6 +68,57 @@ def test_a_text_job(web: Web) -> None:
     assert jobs(client)[0]["text"] == "Hello <b>you</b>"
 
 
+def test_consent_is_asked_for_where_a_preset_demands_it(web: Web) -> None:
+    client = web.guest()
+    inbox = web.site.layout.inbox
+    assert client.get("/api/me").json()["consent_demanded"] is False
+    (inbox / ".heygemd.toml").write_text("require_consent = true\n")
+    assert client.get("/api/me").json()["consent_demanded"] is True
+    files = pair(client)
+    refused = order(client, files)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "no_consent")
+    assert manifests(web.site.layout) == []
+
+    paper = bring(client, "release form.pdf", b"%PDF-1.4 signed")
+    second = bring(client, "other.mp4", b"w", VIDEO_LOOK)
+    answer = order(client, files, {"video": second, "audio": files["audio"]}, consent=paper)
+    assert answer.status_code == 201, answer.text
+    settings = InboxSettings(settle_scans=1, settle_seconds=0)
+    scan = Inbox(web.site.layout, settings, LimitSettings()).scan(frozenset())
+    assert (scan.waiting, scan.refused, scan.ignored) == ((), (), ())
+    for drop in scan.ready:
+        (brought,) = (inbox / file.path for file in drop.inputs if file.role == "consent")
+        assert brought.read_bytes() == b"%PDF-1.4 signed"
+    assert len(scan.ready) == 2, "each video of the batch has it"
+    for job in answer.json()["jobs"]:
+        assert client.post(f"/api/jobs/{job}/cancel").json() == {"pending": False}
+    assert [path.name for path in inbox.rglob("*") if path.is_file()] == [".heygemd.toml"], "taken back whole"
+
+
+@pytest.mark.parametrize(
+    ("folder", "words", "demanded"),
+    [
+        ("web", "require_consent = true", True),
+        ("elsewhere", "require_consent = true", False),
+        ("web", "require_consent = false", False),
+        ("web", "require_consent = ", False),
+    ],
+)
+def test_which_presets_count(web: Web, folder: str, words: str, demanded: bool) -> None:
+    (web.site.layout.inbox / folder).mkdir()
+    (web.site.layout.inbox / folder / ".heygemd.toml").write_text(words + "\n")
+    assert web.guest().get("/api/me").json()["consent_demanded"] is demanded
+
+
+def test_papers_of_others_cannot_be_used(web: Web) -> None:
+    client, other = web.guest(), web.guest()
+    theirs = bring(other, "release.pdf", b"%PDF")
+    answer = order(client, pair(client), consent=theirs)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_file")
+    unfinished = create_upload(client, "release.pdf", 100).headers["location"].rpartition("/")[2]
+    assert order(client, pair(client), consent=unfinished).json()["error"]["code"] == "unfinished"
+
+
 def test_a_batch_is_a_job_for_each_pair(web: Web) -> None:
     client = web.guest()
     videos = [bring(client, f"clip {n}.mp4", b"v" * n, VIDEO_LOOK) for n in (1, 2, 3)]

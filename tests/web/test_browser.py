@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
+from heygemd.spool.layout import Layout
 from heygemd.web.accounts import add_user
 from tests import media
 from tests.daemon import Daemon
@@ -283,6 +284,28 @@ def test_the_face_that_speaks_is_chosen_by_a_click(page: Page, clips: Path) -> N
         page.get_by_label("Text to be spoken").fill("Hello.")
     assert asked[0]["options"] == {"face": "leftmost"}
     assert asked[0]["text"] == "Hello."
+
+
+def test_consent_where_it_is_demanded(browser: Browser, clips: Path, tmp_path: Path) -> None:
+    """Nothing starts without it; with it the job stands in the inbox, the paper beside it. No daemon is needed."""
+    share = tmp_path / "share"
+    Layout(share, tmp_path / "state").ensure()
+    (share / "inbox/.heygemd.toml").write_text("require_consent = true\n")
+    paper = tmp_path / "release.pdf"
+    paper.write_bytes(b"%PDF-1.4 signed")
+    with WebServer(share) as server, browser.new_context(locale="en-GB") as context:
+        page = visit(context, server.url)
+        choose(page, "make", (0, clips / "portrait.mp4"), (1, clips / "greeting.wav"))
+        expect(page.locator("#make-hint")).to_have_text("Give the consent of the people in the video.")
+        start = page.locator("#make button[type=submit]")
+        expect(start).to_be_disabled()
+        choose(page, "make", (2, paper))
+        expect(page.locator("#make .file[data-state=ready]")).to_have_count(3)
+        start.click()
+        expect(page.locator(".panel .chip")).to_have_text("handed in")
+        assert server.failures() == []
+    (brought,) = (share / "inbox").rglob("*.consent.pdf")
+    assert brought.read_bytes() == paper.read_bytes()
 
 
 def test_the_microphone(page: Page) -> None:

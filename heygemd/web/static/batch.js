@@ -1,6 +1,7 @@
 // The view "Batch": several videos with one speech, or one video with several speeches.
 
 import { forgetJobs, post } from "./api.js";
+import { Consent } from "./consent.js";
 import { h, newId, t, toast } from "./dom.js";
 import { Options } from "./options.js";
 import { dropZone, fileCard } from "./picker.js";
@@ -44,6 +45,7 @@ export class Batch {
     this.videos = new Many("video", t("drop.videos"), me, () => this.update());
     this.speeches = new Many("speech", t("drop.speeches"), me, () => this.update());
     this.options = new Options(me, () => {});
+    this.consent = new Consent(me, null, () => this.update());
     this.title = h("input", { id: newId("title"), type: "text", maxlength: "200" });
     this.words = h("p.estimate", { "aria-live": "polite" });
     this.start = h("button.button.primary.big", { type: "submit" }, t("make.start"));
@@ -67,6 +69,7 @@ export class Batch {
         h("label", { for: this.title.id }, t("batch.name")),
         this.title,
         this.options.element,
+        this.consent.element,
         h("div.go", {}, this.words, this.start),
       ),
     );
@@ -93,6 +96,7 @@ export class Batch {
     else if (bad) problem = t("batch.bad", { count: bad });
     else if (pairs.length > limit) problem = t("batch.limit", { limit });
     else if (!all.every((upload) => upload.ready)) problem = t("make.wait_upload");
+    else problem = this.consent.missing;
     this.words.textContent = problem || (pairs.length === 1 ? t("batch.count_one") : t("batch.count", { count: pairs.length }));
     this.start.disabled = Boolean(problem) || this.busy;
   }
@@ -102,7 +106,7 @@ export class Batch {
     this.update();
     try {
       const pairs = this.pairs.map(({ video, audio }) => ({ video: video.id, audio: audio.id }));
-      await post("api/jobs", { pairs, title: this.title.value || null, options: this.options.value });
+      await post("api/jobs", { pairs, title: this.title.value || null, consent: this.consent.value, options: this.options.value });
       forgetJobs();
       this.jobs.soon();
       this.videos.clear();

@@ -1,6 +1,7 @@
 // The view "Make a video": who speaks, what is said, options, an estimate, and then the making of it.
 
 import { forgetJobs, get, post } from "./api.js";
+import { Consent } from "./consent.js";
 import { announce, h, seconds, t, toast } from "./dom.js";
 import { Panel } from "./jobs.js";
 import { Options } from "./options.js";
@@ -25,6 +26,7 @@ export class Make {
       onchange: () => this.update(),
     });
     this.speech = new Speech(me, () => this.update());
+    this.consent = new Consent(me, "heygemd-consent", () => this.update());
     this.start = h("button.button.primary.big", { type: "submit" }, t("make.start"));
     this.hint = h("p.dim", { id: "make-hint", "aria-live": "polite" });
     this.estimate = h("p.estimate", { "aria-live": "polite" });
@@ -44,7 +46,7 @@ export class Make {
         h("section.card", { "aria-labelledby": "who" }, h("h2", { id: "who" }, h("span.step", { "aria-hidden": "true" }, "1"), t("make.who")), this.video.element),
         h("section.card", { "aria-labelledby": "what" }, h("h2", { id: "what" }, h("span.step", { "aria-hidden": "true" }, "2"), t("make.what")), this.speech.element),
       ),
-      h("section.card.bottom", {}, this.options.element, h("div.go", {}, h("div", {}, this.estimate, this.hint), this.start)),
+      h("section.card.bottom", {}, this.options.element, this.consent.element, h("div.go", {}, h("div", {}, this.estimate, this.hint), this.start)),
     );
     this.element = h("div", {}, h("h1", { id: "make-title" }, t("make.title")), h("p.lead", {}, t("make.lead")), this.form, this.panels);
     this.built = true;
@@ -54,6 +56,7 @@ export class Make {
   offer(infos) {
     this.video.offer(infos, roles.video);
     this.speech.slot.offer(infos, ["audio", "text"]);
+    this.consent.offer(infos);
   }
 
   get missing() {
@@ -61,7 +64,7 @@ export class Make {
     if (!video || video.state === "failed") return t("make.need_video");
     if (!this.speech.value && !this.speech.pending) return t("make.need_speech");
     if (!video.ready || this.speech.pending) return t("make.wait_upload");
-    return "";
+    return this.consent.missing;
   }
 
   update() {
@@ -107,7 +110,8 @@ export class Make {
     this.start.textContent = t("make.starting");
     try {
       const { audio, text } = this.speech.value;
-      const wanted = { pairs: [{ video: this.video.upload.id, audio: audio ?? null }], text: text ?? null, options: this.options.value };
+      const pairs = [{ video: this.video.upload.id, audio: audio ?? null }];
+      const wanted = { pairs, text: text ?? null, consent: this.consent.value, options: this.options.value };
       const { jobs } = await post("api/jobs", wanted);
       forgetJobs();
       announce(t("make.started"));

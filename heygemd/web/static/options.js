@@ -4,6 +4,12 @@ import { h, newId, t, has } from "./dom.js";
 
 const LANGUAGES = ["en-us", "en-gb", "cmn", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "ja", "ko", "ar", "hi", "tr"];
 
+// An option's own words for a value, else the words that all options share, else the value.
+function wordsFor(name, value) {
+  const key = [`value.${name}.${value}`, `value.${value}`].find(has);
+  return key ? t(key) : value;
+}
+
 export class Options {
   constructor(me, onchange) {
     this.onchange = onchange;
@@ -16,6 +22,7 @@ export class Options {
       this.#choice("extend", ["pingpong", "loop", "freeze"], "pingpong"),
       this.#choice("tail", ["trim", "keep"], "trim"),
       this.#choice("silence", ["rest", "follow"], "rest"),
+      this.#choice("liveliness", ["on", "off"], "on"),
       this.#choice("language", ["", ...LANGUAGES], "", t("options.guess")),
       this.#choice("resolution_limit", ["", "3840", "1920", "1280", "960", "640"], "", t("options.none")),
       this.#choice("mark", ["", "off", "en", "zh", "both"], "", t("options.server")),
@@ -34,7 +41,7 @@ export class Options {
     const field = h(
       "select",
       { id: newId(name), name },
-      values.map((value) => h("option", { value, selected: value === initial }, value === "" ? emptyWords : has(`value.${value}`) ? t(`value.${value}`) : value)),
+      values.map((value) => h("option", { value, selected: value === initial }, value === "" ? emptyWords : wordsFor(name, value))),
     );
     return this.#row(name, field);
   }

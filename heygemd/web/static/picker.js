@@ -4,7 +4,11 @@ import { address } from "./api.js";
 import { announce, bytes, h, newId, seconds, t } from "./dom.js";
 import { Upload } from "./upload.js";
 
-const ACCEPT = { video: "video/*,image/*,.mkv,.mxf,.ts,.y4m", speech: "audio/*,text/plain,.txt,video/*" };
+const ACCEPT = {
+  video: "video/*,image/*,.mkv,.mxf,.ts,.y4m",
+  speech: "audio/*,text/plain,.txt,video/*",
+  consent: ".pdf,.docx,.odt,text/plain,.txt,image/*,audio/*,video/*",
+};
 
 // A drop zone. `onfiles` gets the File objects.
 export function dropZone({ role, many, label, me, onfiles }) {
@@ -45,6 +49,7 @@ export function dropZone({ role, many, label, me, onfiles }) {
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   video: "M4 6h11v12H4zM15 10l5-3v10l-5-3",
+  consent: "M7 3h7l5 5v13H7zM14 3v5h5M10 13h6M10 17h6",
   speech: "M12 3a3 3 0 0 0-3 3v6a3 3 0 0 0 6 0V6a3 3 0 0 0-3-3M5 11a7 7 0 0 0 14 0M12 18v3",
 };
 function icon(name) {

@@ -10,6 +10,7 @@ const LOOK_EVERY_MS = 400;
 export const roles = {
   video: ["video", "image"],
   speech: ["audio", "text", "video"],
+  consent: ["document", "text", "image", "audio", "video"],
 };
 
 export function kindOf(name, me) {
