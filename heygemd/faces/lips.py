@@ -131,61 +131,6 @@ def measure(crops: NDArray[np.uint8], eyes: canon.Points) -> LipCurves:
     )
 
 
-def corners_in(
-    crops: NDArray[np.uint8], line: Callable[[Floats], Floats], near: tuple[float, float]
-) -> NDArray[np.float64]:
-    """(2, 2) x, y of both corners (canonical pixels) in crops of the same look: where the line between the lips ends.
-
-    `line`: y of it at x; `near`: the corners as `measure` has them, which are right to within about a dozen pixels.
-    """
-    ridge = np.mean([_ridge(crop) for crop in crops], axis=0)
-    middle = (near[0] + near[1]) / 2 - CROP_BOX[0]
-    start = round(float(np.clip(middle, 30, WIDTH - 31)))
-    level = line(np.array([start + CROP_BOX[0]], np.float32))[0] - CROP_BOX[1]
-    ends, paths = zip(*(_line_end(ridge, start, round(float(level)), sign) for sign in (-1, 1)), strict=True)
-    centre = (ends[0] + ends[1]) / 2
-    half = 0.8 * (ends[1] - ends[0]) / 2 + 0.2 * HALF_WIDTH
-    corners = [centre - half, centre + half]
-    reached = [int(np.clip(abs(x - start), 0, len(path) - 1)) for x, path in zip(corners, paths, strict=True)]
-    heights = [float(np.mean(path[max(0, k - 2) : k + 1])) for k, path in zip(reached, paths, strict=True)]
-    return np.asarray(np.stack([corners, heights], axis=1) + np.array(CROP_BOX[:2]), np.float64)
-
-
-def _ridge(crop: NDArray[np.uint8]) -> Floats:
-    """How much each pixel looks like the line between lips: darker or redder than what is above and below."""
-    ratio, light = colours_of(crop)
-    out = np.zeros((HEIGHT, WIDTH), np.float32)
-    here = slice(6, HEIGHT - 6)
-    dark = np.minimum(light[:-12], light[12:]) - light[here]
-    red = ratio[here] - np.maximum(ratio[:-12], ratio[12:])
-    out[here] = np.maximum(dark, 0) + 0.7 * np.maximum(red, 0)
-    return np.asarray(cv2.blur(out, (3, 1)), np.float32)
-
-
-def _line_end(ridge: Floats, start: int, level: int, sign: int) -> tuple[float, NDArray[np.int64]]:
-    """x where the ridge that leaves (`start`, `level`) to one side ends, and its y at every step from there on. It may
-    bend by a pixel for each pixel."""
-    reach = int(1.5 * HALF_WIDTH)
-    steps = np.clip(start + sign * np.arange(reach + 1), 2, WIDTH - 3)
-    rows = np.arange(HEIGHT)
-    score = np.asarray(bell(rows.astype(np.float64), float(level), 3.0), np.float64)
-    backs = []
-    for x in steps:
-        stay = np.stack([np.r_[-np.inf, score[:-1]] - 0.02, score, np.r_[score[1:], -np.inf] - 0.02])
-        backs.append(stay.argmax(axis=0) - 1)
-        score = stay.max(axis=0) + ridge[:, x]
-    y = int(score.argmax())
-    strength, path = np.zeros(reach + 1), np.zeros(reach + 1, np.int64)
-    for k in range(reach, -1, -1):
-        strength[k], path[k] = ridge[y, steps[k]], y
-        y += int(backs[k][y])
-    # The end is where going on gains no more; the usual width says the rest.
-    usual = float(np.median(strength[: int(0.7 * HALF_WIDTH)]))
-    gained = np.cumsum(strength / max(usual, 1e-3) - 0.5)
-    prior = -0.5 * ((np.arange(reach + 1) - HALF_WIDTH) / 5.0) ** 2
-    return float(start + sign * int(np.argmax(gained + prior))), path
-
-
 def _lines(crop: NDArray[np.uint8], columns: NDArray[np.float64], top: int, bottom: int) -> Floats:
     """(columns, t, 2): both colours along each column, averaged over five pixels across."""
     ratio, light = (cv2.blur(c[top:bottom], (5, 1)) for c in colours_of(crop))

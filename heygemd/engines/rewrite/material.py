@@ -12,10 +12,11 @@ from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 
 from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.interior import Interior, painted, taken
-from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape, fit_shape
+from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape, along, fit_shape
 from heygemd.faces import canon
 from heygemd.faces.lipflow import mouth_motion
-from heygemd.faces.lips import LipCurves, centre_of, colours_of, corners_in, measure
+from heygemd.faces.lipline import line_in
+from heygemd.faces.lips import LipCurves, centre_of, colours_of, measure
 from heygemd.faces.mouthpath import follow_mouth, shifted
 from heygemd.faces.smooth import runs, smooth_values
 from heygemd.faces.track import FaceTrack
@@ -25,6 +26,8 @@ KEY_BOX = (48, 104, 208, 240)
 CHUNK_FRAMES = 300
 TALKING_PX = 1.4
 """Above this deviation of the opening (canonical pixels) the person speaks."""
+CLOSED_PX = 6.0
+"""Lips that part by less (canonical pixels) have a line between them to follow."""
 OWN, REFERENCE = "own", "reference"
 
 
@@ -112,8 +115,10 @@ def material_of(
     if shape.gap < 16.0:
         # Between closed lips there is a line to follow to its ends, and a smile has dark corners; a wide open mouth has
         # neither.
-        corners = corners_in(rest, shape.line, (shape.left, shape.right))
-        shape = fit_shape(replace(curves, corners=corners[:, 0]), look, None if talking else corners[:, 1])
+        found = line_in(rest, shape.line, (shape.left, shape.right), shape.gap < CLOSED_PX)
+        shape = fit_shape(replace(curves, corners=found.corners[:, 0]), look, None if talking else found.corners[:, 1])
+        if shape.gap < CLOSED_PX:
+            shape = along(shape, found)
     interior, source = _inside(keys, at, opening, curves, turn, seen, shape, key, 0.0 if talking else -9.0)
     # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
     shape = shape.moved(*(float(v) for v in seen[rest_row]))

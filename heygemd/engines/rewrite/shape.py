@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.faces.lipline import LipLine
 from heygemd.faces.lips import LipCurves
 
 Grid = NDArray[np.float32]
@@ -125,6 +126,27 @@ def fit_shape(
         c4 = float(np.clip((off_left + off_right) / 2, -9.0, 4.0))
     upper, lower = float(np.clip(upper, 4, 14)), float(np.clip(lower, 6, 14))
     return MouthShape(left, right, c0, c1, c2, c3, gap, upper, lower, c4)
+
+
+def along(shape: MouthShape, found: LipLine) -> MouthShape:
+    """The shape with its line where the picture has it: `fit_shape` knows it to within about three pixels."""
+    gap = min(shape.gap, found.parting)
+    shape = replace(shape, gap=gap if gap >= 2.0 else 0.0)
+    u = (found.x - shape.centre) / shape.half
+    # What is followed is the middle of the dark between the lips; the line where they would meet lies above it.
+    x = found.x.astype(np.float32)
+    meet = found.y - (0.5 - UPPER_SHARE) * shape.gap * shape.profile(x)
+    basis = np.stack([np.ones_like(u), u, u**2, u**3, u**4], axis=1)
+    weight = np.where(np.abs(u) <= 1.0, np.sqrt(np.maximum(found.strength, 0.0)) + 0.02, 0.0)
+    hold = np.diag([0.0, 0.1, 0.1, 0.3, 0.3]) * float(np.sqrt(weight.sum()))
+    c = np.zeros(5)
+    for _ in range(3):
+        robust = weight / (1 + ((basis @ c - meet) / 1.5) ** 2) if c.any() else weight
+        c = np.linalg.lstsq(
+            np.vstack([basis * robust[:, None], hold]), np.concatenate([meet * robust, np.zeros(5)]), rcond=None
+        )[0]
+    c0, c1, c2, c3, c4 = (float(v) for v in c)
+    return replace(shape, c0=c0, c1=c1, c2=c2, c3=c3, c4=c4)
 
 
 @dataclass(frozen=True)
