@@ -127,7 +127,7 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     expect(page.locator("#make .estimate")).to_have_text(
         re.compile(r"About .* frames, engine rewrite"), timeout=RENDERED_MS
     )
-    page.locator("#make summary").click()
+    page.locator("#make summary").filter(has_text="Options").click()
     page.locator("#make select[name=quality]").select_option("draft")
     page.evaluate(NOTE_PROGRESS)
     start.click()
@@ -240,7 +240,7 @@ def test_a_batch(page: Page, clips: Path) -> None:
     expect(page.locator("#batch .estimate")).to_contain_text("leave one of either")
     page.get_by_role("button", name="Remove greeting.wav").last.click()
     expect(page.locator("#batch .estimate")).to_have_text("3 videos will be made.")
-    page.locator("#batch summary").click()
+    page.locator("#batch summary").filter(has_text="Options").click()
     page.locator("#batch select[name=quality]").select_option("draft")
     page.locator("#batch").get_by_role("button", name="Start").click()
     expect(page).to_have_url(re.compile("#videos$"))
