@@ -55,13 +55,15 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
         log("daemon.started", version=heygemd.__version__, root=str(layout.root), state=str(layout.state))
         figures.follow("heygemd_watchdog_ping_timestamp_seconds", lambda: watchdog.fed_seconds)
         figures.set("heygemd_degraded", 1)
-        if not _reach_share(layout, stop, log, once, watchdog):
-            return ShareAwayError.exit_code
-        figures.set("heygemd_degraded", 0)
-        with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
-            make = partial(Daemon, settings, layout, journal, stop, log, reload, watchdog, figures, notice=lock.tell)
-            feed = partial(watchdog.feed, 0.0, 0.0)
-            code = in_turn(layout, settings.service.takeover_seconds, journal, stop, log, make, once, feed)
+        if _reach_share(layout, stop, log, once, watchdog):
+            figures.set("heygemd_degraded", 0)
+            with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
+                parts = (settings, layout, journal, stop, log, reload, watchdog, figures)
+                make = partial(Daemon, *parts, notice=lock.tell)
+                feed = partial(watchdog.feed, 0.0, 0.0)
+                code = in_turn(layout, settings.service.takeover_seconds, journal, stop, log, make, once, feed)
+        else:  # who stops a daemon that waits for its share gets what he asked for: systemd would call 75 a failure
+            code = ShareAwayError.exit_code if stop.reason is None else 0
     log("daemon.stopped", duration_seconds=round(time.monotonic() - started, 1), exit_code=code)
     return code
 

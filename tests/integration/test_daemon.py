@@ -206,3 +206,15 @@ def test_sigterm_drains_and_leaves_no_process(tmp_path: Path, clip: Path) -> Non
         assert alive == []
         assert daemon.once() == 0
         assert check_receipt(daemon, "talk")["state"] == "done"
+
+
+def test_it_can_be_stopped_while_the_share_is_away(tmp_path: Path) -> None:
+    """`systemctl stop` of a daemon that waits for its share is no failure; `--once` without its share is one."""
+    with Daemon(tmp_path / "share", state=tmp_path / "state", log=tmp_path / "log") as daemon:
+        assert daemon.once() == 0
+        (daemon.root / ".heygemd-root").unlink()  # what is left where a share was unmounted
+        daemon.start()
+        daemon.wait(lambda: daemon.events("daemon.degraded"), what="the wait for the share")
+        assert daemon.stop() == 0
+        assert daemon.events("daemon.stopped")[-1]["process.exit_code"] == 0
+        assert daemon.once() == 75
