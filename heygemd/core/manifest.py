@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,6 +14,7 @@ from heygemd.core.options import Options
 
 M = TypeVar("M", bound=BaseModel)
 RelativePath = Annotated[str, Field(min_length=1, max_length=1024)]
+_PROBLEMS_TOLD = 3
 
 
 def check_relative(path: str) -> str:
@@ -121,7 +124,7 @@ class Preset(BaseModel):
 
 
 def parse_manifest(data: Any, name: str) -> Manifest:
-    """A Manifest from decoded JSON, YAML or TOML. Raises ManifestError that names `name` and the first wrong field."""
+    """A Manifest from decoded JSON, YAML or TOML. Raises ManifestError that names `name` and what is wrong."""
     return _parse(Manifest, data, name)
 
 
@@ -146,14 +149,18 @@ def _parse(model: type[M], data: Any, name: str, where: str = "") -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        # Keys are the user's: they must neither break a log line nor fill it.
-        field = where + ".".join(
-            ascii(part)[1:-1][:60] if isinstance(part, str) else str(part) for part in first["loc"]
-        )
-        text = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(model.model_fields))
-            text = f"unknown key; known are {known}"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ManifestError(f"{name}: {field + ': ' if field else ''}{text}{more}", path=name) from None
+        found = error.errors(include_url=False, include_input=False)
+        told = [_told(model, problem, where) for problem in found[:_PROBLEMS_TOLD]]
+        more = f" (and {len(found) - _PROBLEMS_TOLD} more)" if len(found) > _PROBLEMS_TOLD else ""
+        raise ManifestError(f"{name}: {'; '.join(told)}{more}", path=name) from None
+
+
+def _told(model: type[BaseModel], problem: Mapping[str, Any], where: str) -> str:
+    """One problem, its field first. Keys are the user's: they must neither break a log line nor fill it."""
+    field = where + ".".join(ascii(part)[1:-1][:60] if isinstance(part, str) else str(part) for part in problem["loc"])
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), model.model_fields, n=1)
+        known = ", ".join(sorted(model.model_fields))
+        text = f"unknown key, did you mean {near[0]}?" if near else f"unknown key, known are {known}"
+    return f"{field}: {text}" if field else text

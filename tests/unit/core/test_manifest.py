@@ -61,10 +61,12 @@ def test_batches(keys: dict[str, Any], videos: list[str], audios: list[str]) -> 
         ({"sha256": {"v.mp4": "xyz"}}, "sha256.v.mp4: "),
         ({"sha256": {"../v.mp4": "0" * 64}}, "sha256: must not climb"),
         ({"sha256": None}, "sha256: "),
-        ({"colour": 1}, "colour: unknown key; known are audio, audios, consent, engine"),
+        ({"colour": 1}, "colour: unknown key, known are audio, audios, consent, engine"),
         ({"options": []}, "options: "),
         ({"a\nb": 1}, "a\\nb: unknown key"),
-        ({"colour": 1, "version": 2}, "(and 1 more)"),
+        ({"priorty": 1}, "priorty: unknown key, did you mean priority?"),
+        ({"priorty": 1, "version": 2}, "version: Input should be 1; priorty: unknown key"),
+        ({"a1": 1, "b2": 2, "c3": 3, "version": 2}, "(and 1 more)"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_field(keys: dict[str, Any], message: str) -> None:
