@@ -142,11 +142,30 @@ def stage_s3fd(job: Job) -> dict[str, Any]:
 
 
 def stage_codec(job: Job) -> dict[str, Any]:
+    """With what ours would use: on a card its decoder and encoder, where trials of them pass."""
+    from heygemd.core.coding import Card
+    from heygemd.media.encode import nvenc_options, nvenc_takes
+    from heygemd.media.hardware import card_takes, try_decoder, try_encoder
+    from heygemd.media.probe import probe_video
+
     out = str(Path(job.folder) / "codec.mp4")
-    inputs = ["-stream_loop", "-1", "-i", job.video, "-i", job.audio, "-map", "0:v:0", "-map", "1:a:0"]
-    video = ["-c:v", "libx264", "-preset", PRESET, "-crf", CRF, "-frames:v", str(job.frames)]
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *inputs, *video, "-c:a", "aac", "-shortest", out], check=True)
-    return {"frames": job.frames}
+    path = Path(job.video)
+    decode: list[str] = []
+    encode = ["-c:v", "libx264", "-preset", PRESET, "-crf", CRF]
+    used = ["software", "software"]
+    if job.device != "cpu":
+        video, card = probe_video(path), Card.of(job.device)
+        if card_takes(video) is None and try_decoder(path, video, card).ok:
+            decode, used[0] = ["-hwaccel", "cuda", "-hwaccel_device", str(card.number)], "nvdec"
+        if nvenc_takes(video, lossless=False) is None and try_encoder(card, video).ok:
+            options = nvenc_options(card, crf=int(CRF), preset=PRESET)
+            encode = [part for key, value in options.items() for part in (f"-{key}", str(value))]
+            used[1] = "nvenc"
+    inputs = ["-stream_loop", "-1", *decode, "-i", job.video, "-i", job.audio, "-map", "0:v:0", "-map", "1:a:0"]
+    command = ["ffmpeg", "-v", "error", "-y", *inputs, *encode, "-frames:v", str(job.frames), "-c:a", "aac"]
+    started = time.monotonic()
+    subprocess.run([*command, "-shortest", out], check=True)
+    return {"frames": job.frames, "seconds": time.monotonic() - started, "decoder": used[0], "encoder": used[1]}
 
 
 def stage_network(job: Job) -> dict[str, Any]:
@@ -358,6 +377,8 @@ def table(results: dict[str, Measured], job: Job, title: str) -> str:
             note = f"{each:.2f} s a frame, times {job.frames}"
         elif "stages" in result.said:
             note = ", ".join(f"{name} {value:.1f}" for name, value in result.said["stages"].items())
+        elif stage == "codec":
+            note = f"decoder {result.said['decoder']}, encoder {result.said['encoder']}"
         elif stage == "network":
             note = f"{result.said['precision']}, batch {result.said['batch']}"
         lines.append(f"| {stage} | {seconds:.1f} | {job.frames / seconds:.1f} | {result.peak_mib:.0f} | {note} |")

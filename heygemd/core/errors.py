@@ -245,6 +245,15 @@ class ProvenanceError(RenderError):
     default_remedy = "Run `heygemd doctor`, correct what it says of [provenance], then run `heygemd retry JOB`."
 
 
+class EncoderUnavailableError(RenderError):
+    """The card's encoder or decoder (NVENC, NVDEC) cannot be used."""
+
+    code = "HG-3005"
+    default_remedy = (
+        "`heygemd doctor` tries it and says why; set media.encoder and media.decoder to auto or software to do without."
+    )
+
+
 class CancelledError(HeygemdError):
     """Somebody cancelled the job."""
 

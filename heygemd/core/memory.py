@@ -80,6 +80,14 @@ def host_bytes(picture: Picture, batch: int) -> int:
     return pipeline_bytes(picture, batch) + _CUDA_HOST_BYTES
 
 
+def coder_bytes(picture: Picture) -> int:
+    """Memory on a card of its encoder and decoder beside one render: two contexts, and the frames that they hold.
+    From what their makers say, not measured."""
+    return 2 * _CODER_CONTEXT_BYTES + int(_CARD_FRAMES * picture.frame_bytes)
+
+
+_CODER_CONTEXT_BYTES = 300 * MIB
+_CARD_FRAMES = 64
 _CUDA_HOST_BYTES = 1536 * MIB
 HOST_KIND = "cuda-host"
 """In a Load: the RAM of a worker on a GPU, which is measured and corrected like all else."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.coding import SOFTWARE
 from heygemd.core.errors import CannotFitError
 from heygemd.core.memory import Estimate
 
@@ -80,7 +81,8 @@ class Plan:
 
     `batch`, `precision`, `predicted_bytes` and `device_kind` are what is expected; `choices` are all ways that fit some
     device: by kind, the largest batch first. Which one it becomes is known when a device is free. `alone`: the device
-    must have nothing else on it (the last rung of the out-of-memory ladder).
+    must have nothing else on it (the last rung of the out-of-memory ladder). `encoder` (core.coding) is that of every
+    segment, whatever device renders it.
     """
 
     segments: tuple[Segment, ...]
@@ -90,6 +92,8 @@ class Plan:
     device_kind: str
     choices: tuple[Choice, ...] = ()
     alone: bool = False
+    encoder: str = SOFTWARE
+    encoder_reason: str = ""
 
     @property
     def needs(self) -> dict[str, tuple[int, ...]]:
@@ -129,6 +133,16 @@ class Plan:
         halves = (Segment(free, old.first_frame, middle, splits), Segment(free + 1, middle, old.stop_frame, splits))
         segments = itertools.chain.from_iterable(halves if s is old else (s,) for s in self.segments)
         return replace(self, segments=tuple(segments))
+
+    def has(self, number: int) -> bool:
+        """Whether a segment of that number is in the plan (still)."""
+        return any(segment.number == number for segment in self.segments)
+
+    def in_software(self, reason: str) -> Plan:
+        """Every segment again, with the software's encoder, under new numbers: two encoders' cannot be joined."""
+        free = max(s.number for s in self.segments) + 1
+        segments = tuple(replace(segment, number=free + i) for i, segment in enumerate(self.segments))
+        return replace(self, segments=segments, encoder=SOFTWARE, encoder_reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

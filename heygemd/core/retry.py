@@ -8,6 +8,7 @@ from typing import Literal
 from heygemd.core.errors import (
     CancelledError,
     DiskFullError,
+    EncoderUnavailableError,
     HeygemdError,
     InputBusyError,
     OutOfMemoryError,
@@ -15,7 +16,10 @@ from heygemd.core.errors import (
     WorkerDiedError,
 )
 
-Action = Literal["retry", "smaller", "split", "alone", "pause", "fail"]
+Action = Literal["retry", "smaller", "split", "alone", "software", "pause", "fail"]
+
+_ENCODER_TRIES = 2
+_ENCODER_WAIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Rung:
 @dataclass(frozen=True)
 class Decision:
     """`retry`: the same again after `wait_seconds`; `smaller`: with half the batch; `split`: as two segments; `alone`:
-    the smallest batch on a device where nothing else runs; `pause`: the whole queue waits for the machine and the
-    attempt does not count; `fail`: the item is over."""
+    the smallest batch on a device where nothing else runs; `software`: the item without the card's encoder; `pause`:
+    the whole queue waits for the machine and the attempt does not count; `fail`: the item is over."""
 
     action: Action
     wait_seconds: float = 0.0
@@ -43,6 +47,10 @@ def decide(error: HeygemdError, *, attempt: int, max_attempts: int, rung: Rung |
         return Decision("pause", 5.0)
     if isinstance(error, InputBusyError):
         return Decision("retry", 5.0)
+    if rung is not None and isinstance(error, EncoderUnavailableError):
+        # Drivers limit how many encoders run at once: another one may end soon. Without it, it always works.
+        again = attempt < _ENCODER_TRIES and error.details.get("device") != "cpu"
+        return Decision("retry", _ENCODER_WAIT_SECONDS) if again else Decision("software")
     if isinstance(error, CancelledError) or not error.retryable:
         return Decision("fail")
     if rung is not None and isinstance(error, OutOfMemoryError):

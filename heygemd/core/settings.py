@@ -144,6 +144,20 @@ class MediaSettings(Section):
         Field(description="x264/x265 preset"),
     ] = "veryfast"
     audio_bitrate_kbps: Annotated[int, Field(ge=32, le=512, description="AAC, kilobits a second")] = 192
+    encoder: Annotated[
+        Literal["auto", "software", "nvenc"],
+        Field(
+            description="auto: the card's encoder where a card renders and a trial of it passes, else x264/x265; "
+            "nvenc: jobs fail where the trial does"
+        ),
+    ] = "auto"
+    decoder: Annotated[
+        Literal["auto", "software", "nvdec"],
+        Field(
+            description="of the second pass, like encoder; the card's runs without the limit on a decoder's address "
+            "space"
+        ),
+    ] = "auto"
 
 
 class ProvenanceSettings(Section):

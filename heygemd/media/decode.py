@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import VideoInfo
+from heygemd.core.coding import Card
 from heygemd.core.errors import FfmpegError, HeygemdError, LimitError, UnreadableMediaError
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.frames import Frame, FrameTable, working_layout
@@ -141,7 +142,8 @@ class FrameReader:
     """Pass 2: any frames of the clip by source index, in the working format. Not thread-safe; holds nothing open
     between calls.
 
-    `video` is the (possibly scaled) working picture, `table` what pass 1 saw of the same file.
+    `video` is the (possibly scaled) working picture, `table` what pass 1 saw of the same file. `card`: whose decoder to
+    use, as long as what it gives is bit for bit what pass 1 saw; from the first frame that is not, software decodes.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class FrameReader:
         chunk_bytes: int = _CHUNK_BYTES,
         log: Path | None = None,
         limits: MediaLimits | None = None,
+        card: Card | None = None,
     ) -> None:
         self._path = path
         self._video = video
@@ -163,8 +166,14 @@ class FrameReader:
         self._way = 0
         # One decoder thread then: with several, what is made of broken data depends on the weather.
         self._damaged = table.num_errors > 0
+        self._card = None if self._damaged else card
         self.layout = working_layout(video)
         self._chunk_frames = max(1, chunk_bytes // self.layout.frame_bytes)
+
+    @property
+    def on_card(self) -> bool:
+        """Whether the card's decoder is in use, and has not failed yet."""
+        return self._card is not None
 
     def read(self, first: int, stop: int) -> Generator[Frame, None, None]:
         """Source frames first..stop-1. Raises UnreadableMediaError when the file no longer gives what pass 1 saw."""
@@ -180,6 +189,9 @@ class FrameReader:
                 for frame in frames:
                     position += 1
                     yield frame
+            if position < stop and self._card is not None:
+                self._card = None
+                continue
             if position < stop and last:
                 raise self._lost(position)
             if position > begun_at and self._damaged:
@@ -251,8 +263,9 @@ class FrameReader:
             seek_seconds=int(table.pts[start]) * table.time_base if start else None,
             max_frames=None if lenient else stop - position + skip,
             threads=1 if self._damaged else None,
+            card=self._card,
         )
-        stream = RawStream(argv, self.layout.frame_bytes, self._path.name, self._log, self._limits)
+        stream = RawStream(argv, self.layout.frame_bytes, self._path.name, self._log, self._limits, self._card)
         with stream.child:
             if lenient:
                 yield from self._by_time(stream, position, stop)

@@ -1,4 +1,7 @@
-"""Encodes raw frames into segments: the one and only encode of the picture (mux.py joins them by copying)."""
+"""Encodes raw frames into segments: the one and only encode of the picture (mux.py joins them by copying).
+
+NVENC's settings: https://docs.nvidia.com/video-technologies/video-codec-sdk/ and `ffmpeg -h encoder=h264_nvenc`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from typing import Any
 import ffmpeg
 
 from heygemd.core.clip import VideoInfo
-from heygemd.core.errors import FfmpegError
+from heygemd.core.coding import Card
+from heygemd.core.errors import EncoderUnavailableError, FfmpegError
 from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
 from heygemd.media.frames import Frame, working_layout
 
@@ -23,6 +27,9 @@ REORDER_FRAMES = 2
 """Depth of reordering of what we encode: x264 and x265 with one level of B-pyramid."""
 
 _PRESETS = {"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"}
+_NVENC_PRESETS = {"ultrafast": "p1", "superfast": "p2", "veryfast": "p4", "faster": "p4", "fast": "p5", "medium": "p6"}
+"""x264's presets as NVENC's p1 (fastest) … p7. That they are about as good at the same number is nobody's measurement:
+no card with an encoder was there."""
 
 
 def track_timescale(fps: Fraction) -> tuple[int, int]:
@@ -48,6 +55,36 @@ def _codec_options(video: VideoInfo, *, crf: int, preset: str, lossless: bool, t
     return options if lossless else options | {"crf": crf}
 
 
+def nvenc_options(card: Card, *, crf: int, preset: str) -> dict[str, Any]:
+    """Constant quality without a bit rate; closed GOPs that begin with an IDR frame, so that segments can be joined.
+
+    B-frames are never references: not every card knows it, and the reordering stays within REORDER_FRAMES.
+    """
+    return {
+        "vcodec": "h264_nvenc",
+        "gpu": card.number,
+        "preset": _NVENC_PRESETS.get(preset, "p7"),
+        "tune": "hq",
+        "profile:v": "high",
+        "rc": "vbr",
+        "cq": max(1, crf),  # 0 is "automatic"
+        "b:v": 0,
+        "bf": 2,
+        "b_ref_mode": "disabled",
+        "g": 250,
+        "forced-idr": 1,
+    }
+
+
+def nvenc_takes(video: VideoInfo, *, lossless: bool) -> str | None:
+    """Why the card's encoder is not for this picture; None where it may be tried."""
+    if lossless:
+        return "lossless results are encoded in software"
+    if video.pix_fmt != "yuv420p":
+        return f"{video.pix_fmt} is encoded in software; the card's encoder is used for yuv420p alone"
+    return None
+
+
 def colour_options(video: VideoInfo) -> dict[str, str]:
     """The source's colour tags as options of an output."""
     tags = video.colour
@@ -65,7 +102,8 @@ class SegmentEncoder:
     """Encodes frames piped in to a video-only MP4 at `path`. A context manager: leaving by an exception kills ffmpeg
     and removes the file; `close` (or leaving normally) finishes it. The caller gives a temporary name and renames.
 
-    The planes are encoded as they are: no conversion of size, format or range. Raises FfmpegError, DiskFullError.
+    The planes are encoded as they are: no conversion of size, format or range. `card`: encode there, where
+    `nvenc_takes` the picture. Raises FfmpegError (EncoderUnavailableError of a card), DiskFullError.
     """
 
     def __init__(
@@ -78,8 +116,12 @@ class SegmentEncoder:
         lossless: bool = False,
         threads: int = 0,
         log: Path | None = None,
+        card: Card | None = None,
     ) -> None:
+        if card is not None and nvenc_takes(video, lossless=lossless) is not None:
+            raise ValueError(f"{video.pix_fmt}, lossless={lossless}: not for the card's encoder")
         self.path = path
+        self._failure = FfmpegError if card is None else EncoderUnavailableError
         self.num_frames = 0
         self._frame_bytes = working_layout(video).frame_bytes
         ticks, _ = track_timescale(video.fps)
@@ -101,13 +143,21 @@ class SegmentEncoder:
             video_track_timescale=ticks,
             map_metadata=-1,
             fflags="+bitexact",
-            **_codec_options(video, crf=crf, preset=preset, lossless=lossless, threads=threads),
+            **(
+                _codec_options(video, crf=crf, preset=preset, lossless=lossless, threads=threads)
+                if card is None
+                else nvenc_options(card, crf=crf, preset=preset)
+            ),
             **colour_options(video),
         )
         # -nostdin would not hurt, but here standard input is the picture
         arguments = [part for part in GLOBAL_ARGUMENTS if part != "-nostdin"]
         self._child: Child | None = Child(
-            output.global_args(*arguments).overwrite_output().compile(), stdin=True, stdout=False, log=log
+            output.global_args(*arguments).overwrite_output().compile(),
+            stdin=True,
+            stdout=False,
+            log=log,
+            environment=None if card is None else card.environment,
         )
 
     def __enter__(self) -> SegmentEncoder:
@@ -161,7 +211,7 @@ class SegmentEncoder:
         child.kill()
         self._child = None
         self.path.unlink(missing_ok=True)
-        raise child.failure(f"{self.path.name}: {what}", FfmpegError, self.path)
+        raise child.failure(f"{self.path.name}: {what}", self._failure, self.path)
 
 
 def encoder_threads() -> int:

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -128,6 +128,7 @@ class Child:
         on_info: Callable[[str], None] | None = None,
         stall_seconds: float = 300.0,
         address_space_bytes: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.argv = argv
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -143,7 +144,7 @@ class Child:
             stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env=_environment(),
+            env=_environment() | dict(environment or {}),
         )
         if address_space_bytes is not None:
             self._limit(address_space_bytes)
@@ -248,7 +249,8 @@ class Child:
                 # The folder, not the file: an unfinished file's name is random, and an operator asks which disk it is.
                 where = message if path is None else str(path.parent)
                 return DiskFullError(f"{where}: {words[0].lower()}{words[1:]}", path=shown)
-        return kind(f"{message}: {self.reason()}", path=shown, stderr=list(self.tail)[-12:])
+        reason = self.reason()
+        return kind(f"{message}: {reason}", path=shown, stderr=list(self.tail)[-12:], reason=reason)
 
     def _limit(self, address_space_bytes: int) -> None:
         # prlimit from outside: preexec_fn can deadlock in a process with threads.
@@ -322,9 +324,13 @@ class _BoundedLog:
         self._file.close()
 
 
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+"""The last two: a worker's ffmpeg sees the card that the worker sees, and no other."""
+
+
 def _environment() -> dict[str, str]:
     # Nothing of ours crosses (FFREPORT would write files); two malloc arenas keep RLIMIT_AS meaningful.
-    kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if key in os.environ}
+    kept = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
     return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "AV_LOG_FORCE_NOCOLOR": "1"}
 
 

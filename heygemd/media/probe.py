@@ -46,6 +46,12 @@ def probe_streams(
     return data
 
 
+def parameter_hash(path: Path) -> str:
+    """A hash of the codec parameters (SPS, PPS) of our own segment. Raises UnreadableMediaError."""
+    data = probe_streams(path, limits=MediaLimits(), extra=["-show_data_hash", "sha256"])
+    return str(data["streams"][0].get("extradata_hash", ""))
+
+
 def probe_video(path: Path, *, limits: MediaLimits | None = None, log: Path | None = None) -> VideoInfo:
     """The picture of `path`: the first real video stream (cover art is none) or a still image.
 

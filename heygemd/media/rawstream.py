@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import VideoInfo
+from heygemd.core.coding import Card
 from heygemd.core.errors import FfmpegError, UnreadableMediaError
 from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url, passthrough_options
 
@@ -38,7 +39,16 @@ class FrameLine(NamedTuple):
 class RawStream:
     """One running decoder: raw frames from stdout, each with its line from the showinfo filter on stderr."""
 
-    def __init__(self, argv: list[str], frame_bytes: int, name: str, log: Path | None, limits: MediaLimits) -> None:
+    def __init__(
+        self,
+        argv: list[str],
+        frame_bytes: int,
+        name: str,
+        log: Path | None,
+        limits: MediaLimits,
+        card: Card | None = None,
+    ) -> None:
+        """`card`: that the decoder runs on. CUDA reserves more addresses than any limit on them would allow."""
         self._frame_bytes = frame_bytes
         self._name = name
         self._lines: queue.SimpleQueue[FrameLine] = queue.SimpleQueue()
@@ -49,7 +59,8 @@ class RawStream:
             log=log,
             on_info=self._on_info,
             stall_seconds=limits.stall_seconds,
-            address_space_bytes=limits.address_space_bytes,
+            address_space_bytes=limits.address_space_bytes if card is None else None,
+            environment=None if card is None else card.environment,
         )
 
     def next(self) -> tuple[NDArray[np.uint8], FrameLine] | None:
@@ -99,13 +110,20 @@ def raw_command(
     seek_seconds: Fraction | None = None,
     max_frames: int | None = None,
     threads: int | None = None,
+    card: Card | None = None,
 ) -> list[str]:
-    """argv of a decoder of `video`'s stream into raw frames; `filters` must have `showinfo` among them."""
+    """argv of a decoder of `video`'s stream into raw frames; `filters` must have `showinfo` among them.
+
+    `card`: let its decoder do it, where it can (`card_takes`); the frames then come in the layout of software's.
+    """
     options: dict[str, Any] = input_options(path) | {
         "max_pixels": limits.decoder_max_pixels,
         "threads": threads or limits.decoder_threads,
         "copyts": None,
     }
+    if card is not None:
+        options |= {"hwaccel": "cuda", "hwaccel_device": card.number, "threads": 1}
+        filters = [f"format={video.source_pix_fmt}", *filters]  # the card gives NV12; checksums are of planes
     if seek_seconds is not None:
         # Absolute time, and no trimming by ffmpeg: frames are chosen by their exact pts. Rounded up: the demuxers
         # search at or before the given time, in units of their own.

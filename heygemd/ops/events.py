@@ -75,8 +75,14 @@ FIELDS: dict[str, Field] = {
         Field("signal", "heygemd.signal", "name of the signal"),
         Field("stage", "heygemd.stage", "preparing, rendering, finishing, …"),
         Field("who", "user.name", "who asked for it, where that is known"),
-        Field("rung", "heygemd.rung", "what a try after a failure changes: retry (nothing), smaller, split, alone"),
+        Field(
+            "rung",
+            "heygemd.rung",
+            "what a try after a failure changes: retry (nothing), smaller, split, alone, software",
+        ),
         Field("step_seconds", "heygemd.step_seconds", "seconds of each step within the segment, by name"),
+        Field("encoder", "heygemd.encoder", "who encodes: software, nvenc"),
+        Field("decoder", "heygemd.decoder", "who decodes in the second pass: software, nvdec"),
         Field("url", "url.full", "address of a webhook, without its query"),
     )
 }
@@ -151,6 +157,15 @@ _EVENTS = (
         "job {job}: {segments} segments planned",
         ("job", "segments"),
         ("frames", "batch", "precision", "predicted_bytes", "reason"),
+    ),
+    Event(
+        "encoder.chosen", "info", "job {job}: encoder {encoder}: {reason}", ("job", "encoder", "reason"), ("decoder",)
+    ),
+    Event(
+        "encoder.replaced",
+        "warning",
+        "job {job} begins again with encoder {encoder}: {reason}",
+        ("job", "encoder", "reason"),
     ),
     Event("job.waiting", "info", "job {job} waits: {reason}", ("job", "reason"), ("error", "path")),
     Event(

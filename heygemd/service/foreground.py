@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from heygemd.config import Settings
+from heygemd.core.coding import SOFTWARE, Card
 from heygemd.core.errors import CannotFitError, HeygemdError, TryLaterError, UsageError
 from heygemd.core.job import InputFile, Item, Job
 from heygemd.core.memory import Calibration
@@ -26,7 +27,7 @@ from heygemd.service.estimates import estimate_time
 from heygemd.service.measure import fit_row
 from heygemd.service.planning import ItemMemory, cpu_threads, plan_item
 from heygemd.service.setup import make_calibration, make_executor, task_settings
-from heygemd.service.tasks import prepare_task
+from heygemd.service.tasks import card_of, prepare_task
 from heygemd.work.item import ItemFolder, Prepared
 
 
@@ -177,8 +178,15 @@ def plan_one(
         executor = make_executor(settings, lambda *_args, **_fields: None)
         kinds = tuple(sorted({d.kind for d in targets}))
         task_options = replace(task_settings(settings), checkpoint=checkpoint)
+        cards: tuple[Card, ...] = ()
+        if gpu_mib is None:
+            cards = tuple(card_of(device) for device in targets if device.kind == "cuda")
+        else:  # there is nothing to try an encoder on
+            task_options = replace(
+                task_options, media=settings.media.model_copy(update={"encoder": SOFTWARE, "decoder": SOFTWARE})
+            )
         try:
-            executor.start(prepare_task("plan", folder, staged, options, host, kinds, task_options), host)
+            executor.start(prepare_task("plan", folder, staged, options, host, kinds, task_options, cards), host)
             while executor.running():
                 for message in executor.poll(0.2):
                     if message.type == "failed":
@@ -210,6 +218,10 @@ def plan_one(
             "batch": plan.batch,
             "precision": plan.precision,
             "device_kind": plan.device_kind,
+            "encoder": plan.encoder,
+            "encoder_reason": plan.encoder_reason,
+            "decoder": prepared.coding.decoder,
+            "decoder_reason": prepared.coding.decoder_reason,
             "predicted_mib": -(-plan.predicted_bytes // 2**20),
             "memory": _memory_of(plan, prepared, targets, known),
             "calibration": _calibration_of(plan, prepared, known),

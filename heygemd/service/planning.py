@@ -14,6 +14,7 @@ from heygemd.core.memory import (
     Load,
     Picture,
     bytes_per_pixel,
+    coder_bytes,
     host_bytes,
     pipeline_bytes,
     size_class,
@@ -61,7 +62,8 @@ class ItemMemory:
         if kind == "cpu":
             return found
         beside = self._calibration.estimate(self.load(HOST_KIND, precision, batch), host_bytes(self.picture, batch))
-        return replace(found, host_bytes=beside.reserved_bytes)
+        coders = coder_bytes(self.picture) if self._prepared.coding.on_card else 0
+        return replace(found, host_bytes=beside.reserved_bytes, reserved_bytes=found.reserved_bytes + coders)
 
 
 def picture_of(prepared: Prepared) -> Picture:
@@ -111,7 +113,17 @@ def plan_item(
         settings.max_segment_megapixels * 10**6,
     )
     best = expected(found, offers)
-    return Plan(cut(request), best.batch, best.precision, best.predicted_bytes, best.kind, found)
+    coding = prepared.coding
+    return Plan(
+        cut(request),
+        best.batch,
+        best.precision,
+        best.predicted_bytes,
+        best.kind,
+        found,
+        encoder=coding.encoder,
+        encoder_reason=coding.encoder_reason,
+    )
 
 
 def _offers(prepared: Prepared, devices: Sequence[Device]) -> tuple[DeviceOffer, ...]:

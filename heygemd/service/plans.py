@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from heygemd.core.capacity import Device
+from heygemd.core.coding import Card
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.plan import Plan
 from heygemd.core.settings import SchedulerSettings
@@ -18,7 +19,7 @@ from heygemd.service.fleet import Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.planning import plan_item
 from heygemd.service.room import WorkRoom, render_bytes
-from heygemd.service.tasks import TaskSettings
+from heygemd.service.tasks import TaskSettings, card_of
 from heygemd.work.item import Prepared
 
 
@@ -53,7 +54,10 @@ class Plans:
                 if plan is None:
                     room = WorkRoom(active.work.parent, settings.max_work_bytes, settings.min_free_work_bytes)
                     room.require(f"segments and result of {item.item.name}", render_bytes(item.prepared))
-                plan = fresh if plan is None else replace(fresh, segments=plan.segments)
+                if plan is not None:
+                    encoder, why = plan.encoder, plan.encoder_reason
+                    fresh = replace(fresh, segments=plan.segments, encoder=encoder, encoder_reason=why)
+                plan = fresh
                 self.keep(active, item, plan)
                 self._tell(active, item, item.prepared, plan)
             item.plan = plan
@@ -94,6 +98,11 @@ class Plans:
     def needs_host(self, kinds: Collection[str]) -> bool:
         return not any(device.kind in kinds for device in self._fleet.configured)
 
+    def cards(self, scheduler: SchedulerSettings) -> tuple[Card, ...]:
+        """Of this machine, that may render. Those of a cluster are elsewhere."""
+        found = () if self._fleet.elastic else self.offers(scheduler)
+        return tuple(card_of(device) for device in found if device.kind == "cuda")
+
     def kinds(self, scheduler: SchedulerSettings) -> tuple[str, ...]:
         """Device kinds that an item's memory must be predicted for."""
         ever = {"cpu", "cuda"} if self._fleet.elastic else set()
@@ -111,4 +120,12 @@ class Plans:
             predicted_bytes=plan.predicted_bytes,
             engine=prepared.engine,
             reason=prepared.engine_reason,
+        )
+        self._log(
+            "encoder.chosen",
+            **active.job.log_context(),
+            item=item.item.name,
+            encoder=plan.encoder,
+            decoder=prepared.coding.decoder,
+            reason=plan.encoder_reason,
         )

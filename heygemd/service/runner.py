@@ -199,7 +199,8 @@ class TaskRunner:
             self._fleet.start_fresh(device.name)
             task = self._calibrating.task(task_id, key, item, device, self.settings.media)
         else:
-            task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings)
+            cards = self._plans.cards(self.settings.scheduler)
+            task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings, cards)
             if choice is not None and item.prepared is not None:
                 task.values["outside_bytes"] = self._calibrating.outside_bytes(item.prepared, choice)
         running = Running(active, item, key, device, placement.num_bytes, choice)
@@ -306,6 +307,8 @@ class TaskRunner:
         )
         if item.prepared is not None and not values.get("found"):
             self._estimates.learn(item.prepared, choice, running.device, values, context)
+        if self._setbacks.mixed(running):
+            self.cancel(running.active, item)
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

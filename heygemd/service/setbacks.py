@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from heygemd.core.capacity import Device
+from heygemd.core.coding import SOFTWARE
 from heygemd.core.errors import HeygemdError, NodeLostError, OutOfMemoryError, WorkerDiedError
 from heygemd.core.plan import Choice
 from heygemd.core.retry import Decision, Rung, decide
@@ -41,6 +42,7 @@ _REASONS = {
     "smaller": "with half the batch",
     "split": "as two segments of half the length",
     "alone": "with the smallest batch and the whole device to itself",
+    "software": "the whole result, without the card's encoder",
 }
 
 
@@ -80,10 +82,11 @@ class Setbacks:
         return sum(entry["type"] == NodeLostError.__name__ for entry in self._tries.get(task_id, ()))
 
     def met(self, task_id: str, running: Running, error: HeygemdError, limit: int) -> bool:
-        """Decide how a failed task goes on, of at most `limit` tries. True: it does not, and its item is over."""
+        """Decide how a failed task goes on, of at most `limit` tries. True: what else runs for its item is to be ended,
+        for the item is over or begins again."""
         active, item, key = running.active, running.item, running.key
         item.progress.pop(key, None)
-        if active.cancelled:
+        if active.cancelled or not _wanted(running):
             return False
         choice = running.choice
         if isinstance(error, NodeLostError) and self._losses(task_id) < _MOST_LOSSES:
@@ -115,9 +118,33 @@ class Setbacks:
         if decision.action == "pause":
             item.attempts[key] -= 1
             self._pause(error, decision.wait_seconds)
+        elif decision.action == "software":
+            self._in_software(running, error.message)
+            return True
         else:
             self._descend(running, decision)
         return False
+
+    def mixed(self, running: Running) -> bool:
+        """After a segment: whether its encoder's parameters differ from those before, as two models of card's may.
+
+        True: the item begins again in software, and what else runs for it is to be ended.
+        """
+        item, plan = running.item, running.item.plan
+        if plan is None or plan.encoder == SOFTWARE or not _wanted(running):
+            return False
+        found = {item.segment_stats.get(number, {}).get("parameters") for number in item.done_segments}
+        if len(found - {None}) < 2:
+            return False
+        self._in_software(running, "the cards' encoders differ, and their segments cannot be joined")
+        return True
+
+    def _in_software(self, running: Running, reason: str) -> None:
+        active, item = running.active, running.item
+        assert item.plan is not None  # noqa: S101 - a segment of it was rendered
+        self._plans.keep(active, item, item.plan.in_software(reason))
+        item.done_segments = set()
+        self._log("encoder.replaced", **active.job.log_context(), item=item.item.name, encoder=SOFTWARE, reason=reason)
 
     def _descend(self, running: Running, decision: Decision) -> None:
         """One rung down, or the same again, after a while."""
@@ -140,6 +167,12 @@ class Setbacks:
         if running.choice is not None:
             entry |= {"batch": running.choice.batch, "reserved_bytes": running.reserved_bytes}
         self._tries.setdefault(task_id, []).append(entry)
+
+
+def _wanted(running: Running) -> bool:
+    """Whether the plan still has the segment: what was begun for an earlier plan does not matter any more."""
+    plan = running.item.plan
+    return running.choice is None or plan is None or plan.has(running.number)
 
 
 def _rung(running: Running) -> Rung | None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from heygemd.core.capacity import Device
+from heygemd.core.coding import SOFTWARE, Card
 from heygemd.core.options import Options
 from heygemd.core.plan import Choice, Plan, Segment
 from heygemd.core.provenance import stronger_mark
@@ -45,6 +46,7 @@ def prepare_task(
     device: Device,
     kinds: tuple[str, ...],
     settings: TaskSettings,
+    cards: tuple[Card, ...] = (),
 ) -> Task:
     # Decided once for all segments: a reload in the middle of a job changes none of them.
     options = options.model_copy(update={"mark": stronger_mark(settings.provenance.mark, options.mark)})
@@ -61,16 +63,25 @@ def prepare_task(
         "face_detector": settings.face_detector,
         "face_detector_file": _text(settings.face_detector_file),
         "device_kinds": list(kinds),
+        "cards": [asdict(card) for card in cards],
+        "media": settings.media.model_dump(),
         "provenance": settings.provenance.model_dump(),
     }
     return Task(task_id, "prepare", str(folder.path), seen_by_worker(device), device.threads, values)
 
 
 def render_task(
-    task_id: str, folder: ItemFolder, choice: Choice, segment: Segment, device: Device, settings: TaskSettings
+    task_id: str,
+    folder: ItemFolder,
+    choice: Choice,
+    segment: Segment,
+    device: Device,
+    settings: TaskSettings,
+    encoder: str = SOFTWARE,
 ) -> Task:
     values = {
         "segment": asdict(segment),
+        "encoder": encoder,
         "batch": choice.batch,
         "precision": choice.precision,
         "media": settings.media.model_dump(),
@@ -96,16 +107,17 @@ def task_for(
     choice: Choice | None,
     kinds: tuple[str, ...],
     settings: TaskSettings,
+    cards: tuple[Card, ...] = (),
 ) -> Task:
     """The task that `key` (prepare, render:N, finish) of an item means on that device. `choice`: only for a render."""
     if key == "prepare":
         assert item.staged is not None  # noqa: S101 - it is offered only then
-        return prepare_task(task_id, item.folder, item.staged, options, device, kinds, settings)
+        return prepare_task(task_id, item.folder, item.staged, options, device, kinds, settings, cards)
     assert item.plan is not None  # noqa: S101 - it is offered only then
     if choice is None:
         return finish_task(task_id, item.folder, item.plan, device, settings)
     segment = item.plan.segment(int(key.removeprefix("render:")))
-    return render_task(task_id, item.folder, choice, segment, device, settings)
+    return render_task(task_id, item.folder, choice, segment, device, settings, item.plan.encoder)
 
 
 def seen_by_worker(device: Device) -> str:
@@ -113,6 +125,11 @@ def seen_by_worker(device: Device) -> str:
     if device.kind == "cpu":
         return "cpu"
     return "cuda:0" if device.uuid else device.name
+
+
+def card_of(device: Device) -> Card:
+    """A GPU, for the programs that use its encoder."""
+    return Card(int(device.name.partition(":")[2] or 0), device.uuid)
 
 
 def _text(path: Path | None) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import heygemd
+from heygemd.core.coding import SOFTWARE
 from heygemd.core.errors import HeygemdError
 from heygemd.core.job import Job, JobState
 from heygemd.service.active import ActiveItem, ActiveJob
@@ -112,7 +113,9 @@ def job_receipt(job: Job, outcomes: Sequence[ItemOutcome], now: float) -> dict[s
 
 
 def _item_receipt(item: ActiveItem, prepared: Prepared, result: dict[str, Any]) -> dict[str, Any]:
-    video, stats = prepared.video, item.segment_stats.values()
+    video, plan = prepared.video, item.plan
+    # a plan that began again has other numbers, and the figures of what was given up are not the result's
+    stats = [s for number, s in item.segment_stats.items() if plan is None or plan.has(number)]
     stages: dict[str, float] = dict(prepared.seconds)
     for segment in stats:
         for stage, seconds in segment["seconds"].items():
@@ -140,6 +143,10 @@ def _item_receipt(item: ActiveItem, prepared: Prepared, result: dict[str, Any]) 
         "segments": len(item.plan.segments) if item.plan else 0,
         "batch": item.plan.batch if item.plan else None,
         "precision": item.plan.precision if item.plan else None,
+        "encoder": item.plan.encoder if item.plan else None,
+        "encoder_reason": item.plan.encoder_reason if item.plan else None,
+        "decoder": "+".join(sorted({s.get("decoder", SOFTWARE) for s in stats})) or SOFTWARE,
+        "decoder_reason": prepared.coding.decoder_reason,
         "peak_mib": max((s["peak_bytes"] // 2**20 for s in stats if "peak_bytes" in s), default=None),
         "stage_seconds": stages,
         "notes": list(video.notes) + list(prepared.audio.notes),

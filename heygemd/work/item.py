@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import AudioInfo, Phone, VideoInfo
+from heygemd.core.coding import Coding
 from heygemd.core.options import Options
 from heygemd.core.plan import Plan
 from heygemd.files import publish_file, temp_name, write_json
@@ -58,6 +59,7 @@ class Prepared:
     memory: tuple[MemoryPoint, ...]
     summary: Mapping[str, Any]
     seconds: Mapping[str, float]
+    coding: Coding = field(default_factory=Coding)
 
     def to_dict(self) -> dict[str, Any]:
         data = {key: getattr(self, key) for key in self.__dataclass_fields__}
@@ -69,6 +71,7 @@ class Prepared:
             "memory": [asdict(point) for point in self.memory],
             "summary": dict(self.summary),
             "seconds": dict(self.seconds),
+            "coding": self.coding.to_dict(),
         }
         return data
 
@@ -84,6 +87,7 @@ class Prepared:
                     "options": Options.model_validate(data["options"]),
                     "phones": None if phones is None else tuple(Phone(**phone) for phone in phones),
                     "memory": tuple(MemoryPoint(**point) for point in data["memory"]),
+                    "coding": Coding.from_dict(data.get("coding", {})),
                 }
             )
         )

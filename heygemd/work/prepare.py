@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import AudioInfo, Phone, VideoInfo
+from heygemd.core.coding import Card
 from heygemd.core.errors import LimitError, NoAudioError
 from heygemd.core.options import Options
 from heygemd.core.plan import BATCHES
-from heygemd.core.settings import LimitSettings
+from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.core.timeline import num_output_frames
 from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
 from heygemd.failpoints import failpoint
@@ -27,6 +28,7 @@ from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
 from heygemd.work.choose import checkpoint_id, choose_engine
+from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
 from heygemd.work.detector import make_detector
 from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
@@ -37,7 +39,8 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What the daemon knows of an item. Exactly one of `audio`, `text_file`, `text` is given."""
+    """What the daemon knows of an item. Exactly one of `audio`, `text_file`, `text` is given. `cards`: of this machine,
+    that may render it."""
 
     video: Path
     audio: Path | None
@@ -51,6 +54,8 @@ class PrepareRequest:
     device_kinds: tuple[str, ...]
     face_detector: str = "cascade"
     face_detector_file: Path | None = None
+    media: MediaSettings = field(default_factory=MediaSettings)
+    cards: tuple[Card, ...] = ()
 
 
 def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
@@ -116,6 +121,8 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     folder.save_arrays("cuts", {"cost": cut_cost(speech, choice.engine.mouth_speed(motion))})
     clock.lap("motion")
 
+    memory = memory_points(choice.engine, video, request.device_kinds, analysis)
+    on_card = any(point.device == "cuda" for point in memory)
     prepared = Prepared(
         video_path=str(request.video),
         audio_path=str(spoken.path),
@@ -129,9 +136,10 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         speech_seconds=float(speech_seconds),
         phones=spoken.phones,
         language=spoken.language,
-        memory=memory_points(choice.engine, video, request.device_kinds, analysis),
+        memory=memory,
         summary={**analysis.summary, **motion.summary, **_checkpoint_facts(choice.checkpoint)},
         seconds=clock.laps,
+        coding=choose_coding(request.media, request.video, video, request.options, request.cards, on_card=on_card),
     )
     failpoint("prepare.record")
     folder.save_prepared(prepared)

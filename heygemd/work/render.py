@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from heygemd.core.clip import Box
+from heygemd.core.coding import NVDEC, NVENC, SOFTWARE, Card
+from heygemd.core.errors import EncoderUnavailableError
 from heygemd.core.memory import GROUPS_AT_ONCE, QUEUE_BYTES
 from heygemd.core.plan import Segment
 from heygemd.core.settings import MediaSettings
@@ -25,6 +27,7 @@ from heygemd.media.decode import FrameReader
 from heygemd.media.encode import SegmentEncoder
 from heygemd.media.frames import Frame, FrameTable
 from heygemd.media.mark import Mark
+from heygemd.media.probe import parameter_hash
 from heygemd.work.item import ItemFolder, Prepared
 from heygemd.work.prepare import Report
 from heygemd.work.streams import Sink, prefetch, side_by_side
@@ -32,10 +35,13 @@ from heygemd.work.streams import Sink, prefetch, side_by_side
 
 @dataclass
 class SegmentStats:
-    """What one segment cost and did; goes to the journal and the receipt."""
+    """What one segment cost and did; goes to the journal and the receipt. `parameters`: of a card's encoder, a hash of
+    its parameter sets: segments can be joined where it is the same."""
 
     num_frames: int = 0
     passed_frames: int = 0
+    decoder: str = SOFTWARE
+    parameters: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def timed(self, stage: str, since: float) -> float:
@@ -62,6 +68,7 @@ class SegmentRenderer:
         self.key = (str(folder.path), device, precision)
         self._media = media
         self._threads = threads
+        self._card = None if device == "cpu" else Card.of(device)
         video = self.prepared.video
         self._table = FrameTable.load(folder.frames)
         base = self._table.constant_rate(video.fps)
@@ -82,15 +89,20 @@ class SegmentRenderer:
     def close(self) -> None:
         self._renderer.close()
 
-    def render(self, segment: Segment, *, batch: int, report: Report) -> SegmentStats:
+    def render(self, segment: Segment, *, batch: int, report: Report, encoder: str = SOFTWARE) -> SegmentStats:
         """Write the segment under its final name, its figures beside it first. Raises HeygemdError; leaves no part."""
+        if encoder == NVENC and self._card is None:
+            text = f"segment {segment.number} renders on the CPU, and its job is encoded on a card"
+            raise EncoderUnavailableError(text, device="cpu")
         target = self.folder.segment(segment.number)
         target.parent.mkdir(parents=True, exist_ok=True)
         temp = temp_name(target).with_suffix(".mp4")  # ffmpeg chooses the container by the name
         stats = SegmentStats()
         try:
             failpoint("render.begin")
-            self._encode(segment, temp, batch, stats, report)
+            self._encode(segment, temp, batch, stats, report, self._card if encoder == NVENC else None)
+            if encoder == NVENC:
+                stats.parameters = parameter_hash(temp)
             failpoint("render.stats")
             self.folder.save_segment_stats(segment.number, asdict(stats))
             failpoint("render.publish")
@@ -100,7 +112,9 @@ class SegmentRenderer:
             temp.unlink(missing_ok=True)
         return stats
 
-    def _encode(self, segment: Segment, temp: Path, batch: int, stats: SegmentStats, report: Report) -> None:
+    def _encode(
+        self, segment: Segment, temp: Path, batch: int, stats: SegmentStats, report: Report, card: Card | None
+    ) -> None:
         options = self.prepared.options
         encoder = SegmentEncoder(
             temp,
@@ -110,6 +124,7 @@ class SegmentRenderer:
             preset=self._media.preset,
             threads=self._threads,
             log=self.folder.log,
+            card=card,
         )
         with encoder:
             sink: Sink[Frame] = Sink(encoder.write, max_bytes=QUEUE_BYTES, size=_frame_bytes, name="encode")
@@ -143,7 +158,13 @@ class SegmentRenderer:
     def _groups(self, segment: Segment, batch: int, stats: SegmentStats) -> Generator[list[_Work]]:
         """Frames that go through the engine together, with the frames between them that pass."""
         sources = self._sources[segment.first_frame : segment.stop_frame]
-        reader = FrameReader(Path(self.prepared.video_path), self.prepared.video, self._table, log=self.folder.log)
+        reader = FrameReader(
+            Path(self.prepared.video_path),
+            self.prepared.video,
+            self._table,
+            log=self.folder.log,
+            card=self._card if self.prepared.coding.decoder == NVDEC else None,
+        )
         frames = prefetch(reader.sequence(sources), max_bytes=QUEUE_BYTES, size=_frame_bytes, name="decode")
         group: list[_Work] = []
         waiting = 0
@@ -159,6 +180,7 @@ class SegmentRenderer:
                 yield group
                 group, waiting = [], 0
             started = time.monotonic()
+        stats.decoder = NVDEC if reader.on_card else SOFTWARE
         if group:
             yield group
 

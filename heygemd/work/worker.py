@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from heygemd.core.coding import SOFTWARE, Card
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
 from heygemd.core.options import Options
 from heygemd.core.plan import Plan, Segment
@@ -105,6 +106,7 @@ class Worker:
         )
 
     def _prepare(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
+        from heygemd.work.coding import require_coding
         from heygemd.work.prepare import PrepareRequest, prepare
 
         values = task.values
@@ -121,8 +123,11 @@ class Worker:
             device_kinds=tuple(values["device_kinds"]),
             face_detector=values["face_detector"],
             face_detector_file=_path(values["face_detector_file"]),
+            media=MediaSettings.model_validate(values.get("media", {})),
+            cards=tuple(Card(**card) for card in values.get("cards", ())),
         )
         require_signing(ProvenanceSettings.model_validate(values.get("provenance", {})))
+        require_coding(request.media, request.cards)
         prepared = prepare(request, folder, self.report)
         return {"num_frames": prepared.num_frames, "engine": prepared.engine, "seconds": dict(prepared.seconds)}
 
@@ -146,7 +151,8 @@ class Worker:
             )
             warm.drop_unused()  # a model of another job's is not in what was reserved for this one
         peak.reset_peak()
-        stats = self._renderer.render(segment, batch=values["batch"], report=self.report)
+        encoder = values.get("encoder", SOFTWARE)
+        stats = self._renderer.render(segment, batch=values["batch"], report=self.report, encoder=encoder)
         outside = values.get("outside_bytes")
         on_device = None if task.device == "cpu" else peak.peak_bytes(outside_bytes=outside)
         return asdict(stats) | ({} if on_device is None else {"device_peak_bytes": on_device})

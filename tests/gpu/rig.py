@@ -36,7 +36,11 @@ MIB = 2**20
 def measure(shape: Shape, precision: str, device: Device, work: Path) -> dict[str, Any]:
     """A calibration pass by a fresh worker of its own."""
     executor = LocalExecutor()
-    values = {"shape": vars(shape), "precision": precision, "media": MediaSettings(preset="ultrafast").model_dump()}
+    values = {
+        "shape": vars(shape),
+        "precision": precision,
+        "media": MediaSettings(preset="ultrafast", encoder="software", decoder="software").model_dump(),
+    }
     try:
         executor.start(Task("pass", "calibrate", str(work), seen_by_worker(device), device.threads, values), device)
         while True:
@@ -119,7 +123,7 @@ class Run:
                 settings=TaskSettings(
                     scheduler,
                     LimitSettings(),
-                    MediaSettings(preset="ultrafast"),
+                    MediaSettings(preset="ultrafast", encoder="software", decoder="software"),
                     "wav2lip",
                     layout.state / "checkpoints",
                     checkpoint,

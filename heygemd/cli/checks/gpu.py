@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from heygemd.cli.checks import Finding
+from heygemd.core.coding import NVENC, SOFTWARE, Card
+from heygemd.core.settings import MediaSettings
 from heygemd.gpu.devices import CardSnapshot, cards
 
 _TIMEOUT_SECONDS = 120
@@ -30,6 +32,30 @@ def check_gpus(pci: Path = Path("/sys/bus/pci/devices")) -> Iterator[Finding]:
         )
     elif not found:
         yield Finding("gpu", "ok", "no NVIDIA GPU: the CPU renders")
+
+
+def check_encoder(media: MediaSettings) -> Iterator[Finding]:
+    """A real encode on every card; nothing where software is asked for, or is all there is."""
+    usable = [Card(card.index, card.uuid) for card in cards() if card.problem is None]
+    if media.encoder == SOFTWARE or not (usable or media.encoder == NVENC):
+        return
+    from heygemd.media.hardware import try_encoder
+
+    for card in usable or [Card()]:
+        trial = try_encoder(card)
+        if trial.ok:
+            yield Finding("encoder", "ok", f"NVENC works: {trial.reason}")
+        elif media.encoder == NVENC:
+            remedy = (
+                'Set media.encoder = "auto", or give the driver its video libraries (containers: capability video).'
+            )
+            yield Finding("encoder", "fail", f"HG-3005: media.encoder is nvenc, but {trial.reason}", remedy)
+        else:
+            remedy = (
+                "Many data-centre cards have no encoder; in a container the driver needs the capability `video`. "
+                'media.encoder = "software" ends this line.'
+            )
+            yield Finding("encoder", "warn", f"software encodes: {trial.reason}", remedy)
 
 
 def _cards(found: Sequence[CardSnapshot]) -> Iterator[Finding]:

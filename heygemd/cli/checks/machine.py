@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heygemd.cli.checks import Finding
-from heygemd.cli.checks.gpu import check_gpus
+from heygemd.cli.checks.gpu import check_encoder, check_gpus
 from heygemd.config import Settings
 from heygemd.core.errors import HeygemdError
 from heygemd.engines.base import engine_names, load_engine
@@ -24,6 +24,7 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding("machine", "ok", f"{ram / 2**30:.1f} GiB of memory")
     yield from check_gpus()
+    yield from check_encoder(settings.media)
     try:
         names = ", ".join(
             f"{d.name} ({d.budget_bytes // 2**20} MiB, {d.slots} at once)" for d in devices(settings.scheduler)
