@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The service: user, folders, environment, configuration, units. Each step looks first and changes only what differs.
+# The service: user, folders, release, configuration, units. Each step looks first and changes only what differs.
 # An upgrade makes the new environment beside the old one, lets its doctor look at the machine, then switches a link;
 # when the new version does not become ready, the link goes back.
 
@@ -31,6 +31,7 @@ readonly ASIDE=$PREFIX/.before
 readonly MANAGED=("$UNIT" "$DROPIN" "$WEB_UNIT" "$WEB_DROPIN" "$SYSUSERS" "$TMPFILES" "$CONFIG.defaults"
     "$SAMBA_SHARE" "$SAMBA_CONF")
 PREVIOUS='' # the release that was in use before; empty on a first installation
+WEB_RAN=no  # the web page ran before: it follows the daemon to the new release, and back
 
 take_aside() {
     local file
@@ -72,12 +73,20 @@ roll_back() {
     if [[ $(readlink "$CURRENT") != "$PREVIOUS" ]]; then
         switch_to "$PREVIOUS"
         warn "went back to $(basename "$PREVIOUS")"
-        if systemd_runs; then
-            systemctl restart heygemd.service || warn "the old version does not start either: journalctl -u heygemd"
-        fi
+        run_the_old
+    elif [[ $changed == yes ]] && systemd_runs && ! systemctl --quiet is-active heygemd.service; then
+        run_the_old # the version stayed, and its new units did not do
     fi
     rm -rf "$ASIDE"
     exit "$rc"
+}
+
+run_the_old() {
+    if ! systemd_runs; then return 0; fi
+    systemctl restart heygemd.service || warn "the old version does not start either: journalctl -u heygemd"
+    if [[ $WEB_RAN == yes ]]; then
+        systemctl restart heygemd-web.service || warn "nor does its web page: journalctl -u heygemd-web"
+    fi
 }
 
 systemd_runs() { [[ -d /run/systemd/system ]]; }
@@ -101,6 +110,7 @@ install_service() {
     release=$PREFIX/releases/$(release_name)
     install_release "$release"
     PREVIOUS=$(readlink "$CURRENT" 2>/dev/null || true)
+    if systemd_runs && systemctl --quiet is-active heygemd-web.service; then WEB_RAN=yes; fi
     take_aside
     install_units
     if [[ $WITH_SAMBA == yes ]]; then install_samba "$LOG"; fi
@@ -114,8 +124,8 @@ install_service() {
     if [[ $(readlink "$LINK" 2>/dev/null || true) != "$CURRENT/bin/heygemd" ]]; then
         act ln -sfn "$CURRENT/bin/heygemd" "$LINK"
     fi
-    if [[ $UNITS_CHANGED == yes ]]; then changed=yes; fi
-    start_service "$changed"
+    if [[ $changed == yes ]]; then UNITS_CHANGED=yes WEB_UNITS_CHANGED=yes; fi
+    start_services
     forget_aside
     remember_answers
     remove_old_releases "$release"
@@ -201,88 +211,6 @@ choose_service_python() {
     esac
 }
 
-# A release is named by its version and by all that goes into its environment.
-release_name() {
-    local version
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$HERE/pyproject.toml")
-    printf '%s-%s\n' "$version" "$(
-        {
-            source_files | (cd "$HERE" && tr '\n' '\0' | xargs -0 sha256sum)
-            "$PYTHON" --version
-            uname -m
-            torch_wanted
-            service_extras
-        } | sha256sum | cut -c1-12
-    )"
-}
-
-# The extras that this machine's service needs: asked for by an option, or by what its configuration says.
-service_extras() {
-    local -a extras=()
-    if [[ $WITH_WEB == yes ]]; then extras+=(web); fi
-    if configured certificate '"[^"]'; then extras+=(credentials); fi
-    if configured executor '"ray"'; then extras+=(ray); fi
-    (
-        IFS=,
-        printf '%s' "${extras[*]:+[${extras[*]}]}"
-    )
-}
-
-# configured KEY PATTERN: the operator's file sets the key to something that begins so.
-configured() { [[ -f $CONFIG ]] && grep -Eq "^[[:space:]]*$1[[:space:]]*=[[:space:]]*$2" "$CONFIG"; }
-
-# What the package is built from, relative to the checkout.
-source_files() (
-    cd "$HERE" || exit
-    {
-        find heygemd checkpoints config -type f ! -name '*.pyc'
-        printf '%s\n' pyproject.toml constraints.txt LICENSE
-        if [[ -f README.md ]]; then printf 'README.md\n'; fi
-    } | LC_ALL=C sort
-)
-
-install_release() {
-    local release=$1 source extras
-    extras=$(service_extras)
-    if [[ -f $release/.complete ]]; then
-        note "environment $release is in place"
-        return 0
-    fi
-    if [[ $DRY_RUN == yes ]]; then
-        say "Would make the environment $release with heygemd and torch ($(torch_wanted) build)"
-        return 0
-    fi
-    rm -rf "$release"
-    mkdir -p "$release"
-    # Whatever goes wrong below, nothing half-made stays.
-    # shellcheck disable=SC2064  # the name as it is now: the variable is gone when the trap runs
-    trap "rm -rf '$release'" EXIT
-    make_venv "$release" "$LOG"
-    install_torch "$release" "$LOG"
-    # Built from a copy: a build writes into its source, and root's files in somebody's checkout are a nuisance.
-    source=$(mktemp -d)
-    (cd "$HERE" && source_files | tar -cf - -T - | tar -xf - -C "$source")
-    say "Installing heygemd and the packages it needs (a minute or two)"
-    if ! pip_install "$release" "$LOG" "$source$extras"; then
-        rm -rf "$source"
-        tail_log "$LOG"
-        die "pip could not install heygemd" \
-            "Is a package index reachable? Without a network: --wheelhouse DIR --offline (docs/install.md)."
-    fi
-    rm -rf "$source"
-    # Where an installation looks for what a checkout keeps beside the package.
-    mkdir -p "$release/share/heygemd"
-    install -m 0644 "$HERE"/checkpoints/registry.toml "$HERE"/config/* "$release/share/heygemd/"
-    # The service may not write here, so the byte code must be there before it starts.
-    say "Compiling"
-    run_logged "$LOG" "$release/bin/python" -m compileall -q -j 0 -x '/tests?/' "$release/lib" ||
-        note "a few modules could not be compiled (see $LOG): templates that some packages ship"
-    "$release/bin/heygemd" --version >>"$LOG" 2>&1 ||
-        die "the installed heygemd does not start" "See $LOG, or try: $release/bin/heygemd --version"
-    touch "$release/.complete"
-    trap - EXIT
-}
-
 # put TEXT FILE: writes FILE if it says something else; success means it was changed.
 put() {
     local text=$1 file=$2
@@ -300,7 +228,7 @@ put() {
 install_units() {
     local group_line=''
     say "User heygemd, share $ROOT for group $SHARE_GROUP, units"
-    UNITS_CHANGED=no
+    UNITS_CHANGED=no WEB_UNITS_CHANGED=no
     if [[ $SHARE_GROUP != heygemd ]] && ! getent group "$SHARE_GROUP" >/dev/null; then
         group_line=$'\n'"g $SHARE_GROUP -"
     elif [[ -f $SYSUSERS ]] && grep -qx "g $SHARE_GROUP -" "$SYSUSERS"; then
@@ -311,8 +239,8 @@ install_units() {
         "$TMPFILES" || true
     if put "$(<"$HERE/systemd/heygemd.service")" "$UNIT"; then UNITS_CHANGED=yes; fi
     if put "$(dropin)" "$DROPIN"; then UNITS_CHANGED=yes; fi
-    put "$(<"$HERE/systemd/heygemd-web.service")" "$WEB_UNIT" || true
-    put "$(dropin)" "$WEB_DROPIN" || true
+    if put "$(<"$HERE/systemd/heygemd-web.service")" "$WEB_UNIT"; then WEB_UNITS_CHANGED=yes; fi
+    if put "$(dropin)" "$WEB_DROPIN"; then WEB_UNITS_CHANGED=yes; fi
     act systemd-sysusers "$SYSUSERS"
     act systemd-tmpfiles --create "$TMPFILES"
 }
@@ -397,33 +325,32 @@ switch_to() {
     mv -T "$CURRENT.new" "$CURRENT"
 }
 
-start_service() {
-    local changed=$1
+start_services() {
     act systemctl enable --quiet heygemd.service
     if ! systemd_runs; then
         note "systemd does not run here: the service starts with the next boot"
         return 0
     fi
     act systemctl daemon-reload
-    if [[ $changed == yes ]]; then act systemctl try-restart heygemd-web.service || true; fi # where it is in use
-    if [[ $changed == no ]] && systemctl --quiet is-active heygemd.service; then return 0; fi
-    say "Starting the service (ready when the inbox is watched and the workers answer)"
-    if act systemctl restart heygemd.service; then return 0; fi
-    journalctl --no-pager -u heygemd.service -n 20 -o cat >&2 || true
-    if [[ -n $PREVIOUS && -d $PREVIOUS ]]; then
-        die "the new version did not become ready; $(basename "$PREVIOUS") will run again" "See the lines above."
+    if [[ $UNITS_CHANGED == yes ]] || ! systemctl --quiet is-active heygemd.service; then
+        say "Starting the service (ready when the inbox is watched and the workers answer)"
+        act systemctl restart heygemd.service || not_ready heygemd.service "the service"
     fi
-    die "the service did not become ready" "See the lines above, and: systemctl status heygemd.service"
+    # The page only where it is in use.
+    if [[ $WEB_UNITS_CHANGED == yes && $WEB_RAN == yes ]]; then
+        say "Restarting the web page"
+        act systemctl restart heygemd-web.service || not_ready heygemd-web.service "the web page"
+    fi
 }
 
-# The current release and the one before it stay.
-remove_old_releases() {
-    local keep=$1 release
-    for release in "$PREFIX"/releases/*; do
-        if [[ ! -d $release || $release == "$keep" || $release == "$PREVIOUS" ]]; then continue; fi
-        if [[ -z $PREVIOUS || $PREVIOUS == "$keep" ]]; then continue; fi # nothing was switched: what is there was the one before
-        act rm -rf "$release"
-    done
+not_ready() {
+    local unit=$1 what=$2
+    journalctl --no-pager -u "$unit" -n 20 -o cat >&2 || true
+    if [[ -n $PREVIOUS && -d $PREVIOUS && $(readlink "$CURRENT") != "$PREVIOUS" ]]; then
+        die "$what did not become ready with the new version; $(basename "$PREVIOUS") will run again" \
+            "See the lines above."
+    fi
+    die "$what did not become ready" "See the lines above, and: systemctl status $unit"
 }
 
 tell_where_things_are() {
