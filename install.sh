@@ -12,6 +12,8 @@ source "$HERE/scripts/lib/system.sh"
 source "$HERE/scripts/lib/python.sh"
 # shellcheck source=scripts/lib/samba.sh
 source "$HERE/scripts/lib/samba.sh"
+# shellcheck source=scripts/lib/release.sh
+source "$HERE/scripts/lib/release.sh"
 # shellcheck source=scripts/lib/service.sh
 source "$HERE/scripts/lib/service.sh"
 
@@ -148,7 +150,7 @@ run_checks() {
 }
 
 run_tests() {
-    local workers checks_rc=0 tests_rc=0
+    local workers rc checks_rc=0 tests_rc=0 boot_rc=0
     if [[ $ALL_CHECKS == yes || -n ${CI:-} ]]; then run_checks || checks_rc=$?; fi
     # A worker holds torch (half a gigabyte) and wants a core for itself: no more than four, one thread each.
     workers=$(nproc)
@@ -156,8 +158,27 @@ run_tests() {
     cd "$HERE"
     # loadfile: a module's tests share the media that they make.
     OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV/bin/python" -m pytest -n "$workers" --dist loadfile "$@" || tests_rc=$?
-    if ((tests_rc == 0)); then tests_rc=$checks_rc; fi
-    return "$tests_rc"
+    # The whole suite in CI: what boots a machine of its own comes last and alone, with both cores.
+    if [[ -n ${CI:-} && $# -eq 0 ]]; then run_boot_test || boot_rc=$?; fi
+    for rc in "$tests_rc" "$checks_rc" "$boot_rc"; do
+        if ((rc != 0)); then return "$rc"; fi
+    done
+}
+
+# tests/system/boot.py, its transcript on stdout. HEYGEMD_TEST_BOOT=0 leaves it out, and says so.
+run_boot_test() {
+    local rc=0
+    if [[ ${HEYGEMD_TEST_BOOT:-} == 0 ]]; then
+        warn "THE BOOT TEST WAS NOT RUN: HEYGEMD_TEST_BOOT=0"
+        return 0
+    fi
+    say "The boot test: an administrator's day on a booted Debian (some minutes)"
+    "$VENV/bin/python" -u tests/system/boot.py || rc=$?
+    if ((rc == 77)); then
+        warn "THE BOOT TEST WAS NOT RUN: containers cannot be made here (its reason stands above)"
+        return 0
+    fi
+    return "$rc"
 }
 
 main() {

@@ -24,6 +24,8 @@ TEST_NEEDS=(
     "command:fusermount3|fuse3"
     "command:mkfs.btrfs|btrfs-progs"
     "library:libfuse3.so.3|libfuse3-3"
+    "command:debootstrap|debootstrap"
+    "command:systemd-nspawn|systemd-container"
 )
 
 has_capability() {

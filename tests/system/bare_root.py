@@ -30,15 +30,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--then", metavar="COMMAND", help="a shell command run in the checkout at the end")
     options = parser.parse_args(arguments)
 
-    started = time.monotonic()
-    base = debian_root.base_root(options.suite, PACKAGES, options.cache)
-    _tell(f"Debian {options.suite} root: {base} ({time.monotonic() - started:.0f} s)")
     carried = debian_root.carried_settings()
     lines = [["./install.sh", *shlex.split(command)] for command in options.commands]
     if options.then:
         lines.append(["sh", "-c", options.then])
     times: list[tuple[str, float, int]] = []
-    with debian_root.fresh_root(base, keep=options.keep) as root:
+    with debian_root.fresh_root(options.suite, PACKAGES, options.cache, keep=options.keep) as root:
         debian_root.clone_checkout(root, FOLDER)
         _tell(f"fresh root: {root}")
         for line in lines:

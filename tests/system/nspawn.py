@@ -4,56 +4,129 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
-import shutil
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from debian_root import Carried
+from debian_root import IN_NAMESPACES, Carried, require
 
-BOOT_SECONDS = 90.0
-STOP_SECONDS = 60.0
+# A machine whose cores and disk others keep busy is slow; these only bound what hangs.
+BOOT_SECONDS = 240.0
+STOP_SECONDS = 90.0
+COMMAND_SECONDS = 900.0
+CGROUPS = Path("/sys/fs/cgroup")
+FORBIDDEN = re.compile(r"Operation not permitted|Permission denied|Read-only file system|Function not implemented")
 
 
 class CannotBootError(RuntimeError):
-    """Containers are forbidden or unavailable here; the message says what happened."""
+    """Containers are forbidden here; the message says by what."""
+
+
+def require_containers() -> None:
+    """Raises CannotBootError where namespaces, mounts or pseudo-terminals are forbidden; ToolMissingError."""
+    if os.geteuid() != 0:
+        raise CannotBootError("only root can make containers")
+    for tool, package in (
+        ("systemd-nspawn", "systemd-container"),
+        ("nsenter", "util-linux"),
+        ("setpriv", "util-linux"),
+    ):
+        require(tool, package)
+    try:
+        for end in pty.openpty():
+            os.close(end)
+    except OSError as error:
+        raise CannotBootError(f"no pseudo-terminal: {error}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        probe = 'mount --make-rprivate / && mount -t tmpfs none "$0" && mount --bind "$0" "$0"'
+        done = subprocess.run(
+            [*IN_NAMESPACES, "--uts", "--ipc", "/bin/sh", "-c", probe, folder],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise CannotBootError(f"no namespaces, or no mounts in them: {done.stderr.strip()}")
 
 
 class Machine:
-    """A running container. Commands join its namespaces; output is returned, or goes to the terminal."""
+    """A container. Commands join its namespaces; output is returned, or goes to the terminal."""
 
-    def __init__(self, leader: int, variables: Mapping[str, str]) -> None:
-        self._leader = leader
+    def __init__(self, root: Path, carried: Carried) -> None:
+        """`root` is changed: files that this machine carries over get a place in it."""
+        self.root = root
+        self.console = root / "console.log"
+        self._command = _nspawn(root, carried)
         self._environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
             "LANG": "C.UTF-8",
             "TERM": "dumb",
-            **variables,
+            **carried.variables,
         }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def start(self) -> float:
+        """Boot; the seconds that it took. Raises CannotBootError, or AssertionError when it hangs."""
+        started = time.monotonic()
+        master, slave = pty.openpty()
+        self._process = subprocess.Popen(
+            self._command, stdin=slave, stdout=slave, stderr=slave, close_fds=True, start_new_session=True
+        )
+        os.close(slave)
+        threading.Thread(target=_drain, args=(master, self.console), daemon=True).start()
+        self._leader = self._find_leader()
+        self.wait_for("boot", self._is_up, BOOT_SECONDS)
+        return time.monotonic() - started
+
+    def stop(self) -> None:
+        """Power off, or end it; nothing of it runs afterwards."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            if process.poll() is None and self._leader:
+                with suppress(subprocess.TimeoutExpired):
+                    self._enter(["systemctl", "poweroff"], timeout=STOP_SECONDS / 3)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()  # its process 1 dies with it, and all others with that
+                process.wait()
+            self._leader = 0
 
     def run(
-        self, command: str, *, user: str | None = None, check: bool = True, show: bool = False, timeout: float = 900
+        self, command: str, *, user: str | None = None, check: bool = True, show: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command inside, as root or another user."""
         inner = ["env", "-C", "/", "/bin/bash", "-c", command]
         if user:
             inner = ["runuser", "-u", user, "--", "env", "HOME=/nonexistent", *inner]
-        done = subprocess.run(
-            ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--pid", "--root", *inner],
-            check=False, timeout=timeout, env=self._environment, stdin=subprocess.DEVNULL, text=True, errors="replace",
-            stdout=None if show else subprocess.PIPE, stderr=None if show else subprocess.STDOUT,
-        )  # fmt: skip
+        done = self._enter(inner, show=show)
         if check and done.returncode != 0:
             raise AssertionError(f"exit {done.returncode} from: {command}\n{done.stdout or ''}")
         return done
 
+    def _enter(
+        self, command: list[str], *, show: bool = False, timeout: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--pid", "--root", *command],
+            check=False, timeout=timeout, env=self._environment, stdin=subprocess.DEVNULL, text=True, errors="replace",
+            stdout=None if show else subprocess.PIPE, stderr=None if show else subprocess.STDOUT,
+        )  # fmt: skip
+
     def output(self, command: str, *, user: str | None = None) -> str:
         return self.run(command, user=user).stdout.strip()
+
+    def succeeds(self, command: str, *, user: str | None = None) -> bool:
+        return self.run(command, user=user, check=False).returncode == 0
 
     def wait_for(self, what: str, condition: Callable[[], bool], seconds: float) -> float:
         """Poll until the condition holds; the seconds that it took. Fails with `what` when time is up."""
@@ -64,16 +137,46 @@ class Machine:
             time.sleep(0.5)
         return time.monotonic() - started
 
-    def succeeds(self, command: str, *, user: str | None = None) -> bool:
-        return self.run(command, user=user, check=False).returncode == 0
+    def _is_up(self) -> bool:
+        said = self.run("systemctl is-system-running", check=False).stdout.strip()
+        return said in ("running", "degraded")
+
+    def _find_leader(self) -> int:
+        """The container's process 1, seen from here: nspawn's child, once it is systemd."""
+        assert self._process is not None
+        pid = self._process.pid
+        started = time.monotonic()
+        while time.monotonic() - started < BOOT_SECONDS and self._process.poll() is None:
+            with suppress(OSError):
+                for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                    if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                        return int(child)
+            time.sleep(0.2)
+        said = f"systemd-nspawn did not boot: {shlex.join(self._command)}\n{self.console_tail()}"
+        if self._process.poll() is not None and FORBIDDEN.search(said):
+            raise CannotBootError(said)
+        raise AssertionError(said)
+
+    def console_tail(self) -> str:
+        return self.console.read_text(errors="replace")[-2000:] if self.console.exists() else ""
 
 
 @contextmanager
-def booted(root: Path, carried: Carried, console: Path) -> Iterator[Machine]:
-    """Boot the root; power it off afterwards. What process 1 prints goes to `console`."""
-    if shutil.which("systemd-nspawn") is None:
-        raise CannotBootError("systemd-nspawn is not installed (apt-get install systemd-container)")
-    command = ["systemd-nspawn", "--quiet", "--boot", f"--directory={root}", "--register=no", "--keep-unit"]
+def machine_of(root: Path, carried: Carried) -> Iterator[Machine]:
+    """The machine, still off; whatever happens, nothing of it is left running or mounted."""
+    machine = Machine(root, carried)
+    before = _cgroups()
+    try:
+        yield machine
+    finally:
+        machine.stop()
+        _remove_cgroups(before)
+
+
+def _nspawn(root: Path, carried: Carried) -> list[str]:
+    # When this process is killed, the container must not outlive it.
+    command = ["setpriv", "--pdeathsig", "KILL", "systemd-nspawn"]
+    command += ["--quiet", "--boot", f"--directory={root}", "--register=no", "--keep-unit"]
     # nspawn would bring a resolv.conf of its own; the carried one is bound like the other files.
     command.append("--resolv-conf=off")
     for path in carried.paths:
@@ -84,50 +187,26 @@ def booted(root: Path, carried: Carried, console: Path) -> Iterator[Machine]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.touch()
         command.append(f"--bind-ro={path.resolve()}:{path}")
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+    if not (CGROUPS / "cgroup.controllers").exists():
         command.append("systemd.unified_cgroup_hierarchy=0")  # the container's systemd must use what the host has
-    master, slave = pty.openpty()
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True, start_new_session=True)
-    os.close(slave)
-    threading.Thread(target=_drain, args=(master, console), daemon=True).start()
-    try:
-        machine = Machine(_leader_of(process, console), carried.variables)
-        machine.wait_for(
-            "boot",
-            lambda: machine.run("systemctl is-system-running", check=False).stdout.strip() in ("running", "degraded"),
-            BOOT_SECONDS,
-        )
-        yield machine
-        machine.run("systemctl poweroff", check=False)
-        process.wait(STOP_SECONDS)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        os.close(master)
-
-
-def _leader_of(process: subprocess.Popen[bytes], console: Path) -> int:
-    """The container's process 1, seen from here: nspawn's child, once it is systemd."""
-    started = time.monotonic()
-    while time.monotonic() - started < BOOT_SECONDS:
-        if process.poll() is not None:
-            break
-        with suppress(OSError):
-            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                    return int(child)
-        time.sleep(0.2)
-    last = console.read_text(errors="replace")[-2000:] if console.exists() else ""
-    raise CannotBootError(f"systemd-nspawn did not boot: {shlex.join(map(str, process.args))}\n{last}")  # type: ignore[arg-type]
+    return command
 
 
 def _drain(master: int, console: Path) -> None:
-    with console.open("wb") as file, suppress(OSError):
+    with console.open("ab") as file, suppress(OSError):
         while data := os.read(master, 65536):
             file.write(data)
             file.flush()
+    os.close(master)
+
+
+def _cgroups() -> set[Path]:
+    return {path for path in CGROUPS.glob("**/") if path.name in ("payload", "supervisor")}
+
+
+def _remove_cgroups(before: set[Path]) -> None:
+    """nspawn leaves the groups that it made, empty."""
+    for made in _cgroups() - before:
+        for folder, _, _ in os.walk(made, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
