@@ -9,17 +9,35 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-LAYERS = ((128, 5, 1), (128, 5, 2), (96, 5, 3))
+SPECTRUM_LAYERS = ((128, 5, 1), (128, 5, 2), (96, 5, 3))
 """Channels, taps and dilation of each convolution. Together they see 240 ms to either side."""
+
+RECOGNISER_LAYERS = ((128, 1, 1), (128, 5, 1), (96, 5, 2))
+"""The recogniser's layers have seen a second and more already: these see 120 ms."""
 
 
 class Net(nn.Module):
-    """(batch, 40, rows) → motion (batch, 3, rows), logits of closure and activity (batch, 2, rows), of the sounds."""
+    """(batch, inputs, rows) → motion (batch, 3, rows), logits of closure and activity (batch, 2, rows), of the sounds.
 
-    def __init__(self, bands: int, sounds: int, layers: tuple[tuple[int, int, int], ...] = LAYERS, drop: float = 0.1):
+    `mean`, `deviation` (inputs,): what is taken from the inputs before, and what they are divided by.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(
+        self,
+        mean: torch.Tensor,
+        deviation: torch.Tensor,
+        sounds: int,
+        layers: tuple[tuple[int, int, int], ...],
+        drop: float,
+    ):
         super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
         blocks: list[nn.Module] = []
-        width = bands
+        width = len(mean)
         for channels, taps, dilation in layers:
             blocks += [
                 nn.Conv1d(width, channels, taps, padding=dilation * (taps // 2), dilation=dilation),
@@ -33,7 +51,7 @@ class Net(nn.Module):
         self.sounds = nn.Conv1d(width, sounds, 1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        hidden = self.body(x)
+        hidden = self.body((x - self.mean[:, None]) / self.deviation[:, None])
         head = self.head(hidden)
         return head[:, :3], head[:, 3:], self.sounds(hidden)
 
@@ -52,6 +70,9 @@ def export(net: Net, path: Path, notes: dict[str, str]) -> None:
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weight = conv.weight * gain[:, None, None]  # (out, in, taps)
         bias = (conv.bias - norm.running_mean) * gain + norm.bias
+        if k == 0:
+            weight = weight / net.deviation[None, :, None]
+            bias = bias - (weight * net.mean[None, :, None]).sum(dim=(1, 2))
         arrays[f"weight{k // 4}"] = weight.permute(2, 1, 0).detach().numpy().astype(np.float16)
         arrays[f"bias{k // 4}"] = bias.detach().numpy().astype(np.float16)
         arrays[f"dilation{k // 4}"] = np.array(conv.dilation[0])

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve, resample_poly
 
 from heygemd.core.clip import Phone
+from heygemd.engines.rewrite.driver import recogniser
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, TimedSound, articulate, timed_sounds
+from heygemd.engines.rewrite.driver.evidence import level_gain
 from heygemd.engines.rewrite.driver.features import log_mel, normalised
+from heygemd.engines.rewrite.driver.network import RECOGNISED_ROWS
 from heygemd.engines.rewrite.driver.sounds import SOUNDS, sounds_of_arpabet
 
 Floats = NDArray[np.float32]
@@ -27,7 +30,10 @@ _ARPABET_OF_FLITE = {"pau": "SIL", "ax": "AH", "axr": "ER", "h#": "SIL"}
 
 @dataclass(frozen=True)
 class Clip:
-    """Rows of 20 ms. `features`: (rows, 40); `targets`: opening, width, teeth, closure, activity; `labels`: sounds."""
+    """Rows of 20 ms. `features`: (rows, inputs); `targets`: opening, width, teeth, closure, activity.
+
+    `labels`: sounds, by their place in SOUND_NAMES.
+    """
 
     features: NDArray[np.float16]
     targets: NDArray[np.float16]
@@ -137,9 +143,18 @@ def worsened(speech: Floats, generator: np.random.Generator, others: list[Floats
     return np.asarray(speech * 10 ** generator.uniform(-1, 0.2), np.float32)
 
 
-def clip_of(samples: Floats, sounds: list[TimedSound], language: str, exact: bool) -> Clip:
-    """Features and targets of one clip; both have a row for every 20 ms."""
-    features = normalised(log_mel(samples))
+def recognised(samples: Floats) -> Floats:
+    """(rows, 432) of the recogniser's layers, as `network.hear_recognised` asks for them."""
+    gain, rows = level_gain(samples), -(-len(samples) // 320)
+    starts = range(0, rows, RECOGNISED_ROWS)
+    return np.concatenate(
+        [recogniser.layers(samples, gain, start, min(rows, start + RECOGNISED_ROWS)) for start in starts]
+    )
+
+
+def clip_of(samples: Floats, sounds: list[TimedSound], language: str, exact: bool, listener: str) -> Clip:
+    """Features and targets of one clip; both have a row for every 20 ms. `listener`: "spectrum" or "recogniser"."""
+    features = recognised(samples) if listener == "recogniser" else normalised(log_mel(samples))
     rows = len(features)
     tracks = articulate(sounds, 2 * rows, exact=exact)
     pairs = np.stack([tracks.opening, tracks.width, tracks.teeth, tracks.closure, tracks.activity], 1).reshape(
@@ -153,7 +168,9 @@ def clip_of(samples: Floats, sounds: list[TimedSound], language: str, exact: boo
     return Clip(features.astype(np.float16), targets.astype(np.float16), labels[::2].copy(), language)
 
 
-def make(seed: int, minutes: float, flite_share: float = 0.3, clean: bool = False) -> list[Clip]:
+def make(
+    seed: int, minutes: float, listener: str = "spectrum", flite_share: float = 0.3, clean: bool = False
+) -> list[Clip]:
     """At least `minutes` of training clips. The same seed gives the same clips."""
     generator, engine = np.random.default_rng(seed), Espeak()
     lists: dict[str, tuple[str, ...]] = {}
@@ -168,13 +185,14 @@ def make(seed: int, minutes: float, flite_share: float = 0.3, clean: bool = Fals
                 if generator.random() < 0.5
                 else _coloured(generator, count, generator.random())
             )
-            clips.append(clip_of(noise * np.float32(10 ** generator.uniform(-3, -1)), [], "", exact=True))
+            quiet = noise * np.float32(10 ** generator.uniform(-3, -1))
+            clips.append(clip_of(quiet, [], "", True, listener))
             seconds += count / _RATE
             continue
         what = script(generator, lists, flite_share)
         samples, sounds = spoken(what, generator, engine)
         heard = samples if clean else worsened(samples, generator, others)
         others = [samples, *others[:7]]
-        clips.append(clip_of(heard, sounds, what.language, exact=not what.voice.startswith("flite:")))
+        clips.append(clip_of(heard, sounds, what.language, not what.voice.startswith("flite:"), listener))
         seconds += len(samples) / _RATE
     return clips

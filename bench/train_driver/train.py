@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Train the driver's network on synthesised speech and write its weights.
+"""Train the driver's networks on synthesised speech and write their weights.
 
     .venv/bin/python bench/train_driver/train.py heygemd/engines/rewrite/driver/network.npz [--minutes 200 --seed 1]
+    .venv/bin/python bench/train_driver/train.py heygemd/engines/rewrite/driver/listener.npz --listener recogniser
 
 Needs espeak-ng's library, the flite program and Faker (`pip install faker`); see docs/driver.md. Nothing of it is real
 speech. The same seed on the same machine gives the same weights.
@@ -12,12 +13,13 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from model import Net, export
+from model import RECOGNISER_LAYERS, SPECTRUM_LAYERS, Net, export
 from synthesise import SOUND_NAMES, Clip, make
 from torch import nn
 
@@ -35,7 +37,7 @@ def batches(clips: list[Clip], generator: np.random.Generator, size: int) -> lis
     generator.shuffle(cuts)
     made = []
     for at in range(0, len(cuts) - size + 1, size):
-        x = np.zeros((size, ROWS, 40), np.float32)
+        x = np.zeros((size, ROWS, clips[0].features.shape[1]), np.float32)
         y = np.zeros((size, ROWS, 5), np.float32)
         label = np.zeros((size, ROWS), np.int64)
         seen = np.zeros((size, ROWS), np.float32)
@@ -88,15 +90,36 @@ def validate(net: Net, clips: list[Clip]) -> dict[str, float]:
     return {n: round(float(v), 3) for n, v in zip(names, np.nanmean(rows, axis=0), strict=True)}
 
 
-def train(clips: list[Clip], unseen: list[Clip], seed: int, epochs: int, sound_share: float, **shape: object) -> Net:
+@dataclass(frozen=True)
+class Recipe:
+    """How a network that listens in one way is trained."""
+
+    layers: tuple[tuple[int, int, int], ...]
+    drop: float
+    epochs: int
+    decay: float
+    standardise: bool
+
+
+RECIPES = {
+    "spectrum": Recipe(SPECTRUM_LAYERS, 0.1, 6, 1e-2, standardise=False),
+    "recogniser": Recipe(RECOGNISER_LAYERS, 0.2, 4, 3e-2, standardise=True),
+}
+
+
+def train(clips: list[Clip], unseen: list[Clip], seed: int, recipe: Recipe, epochs: int, sound_share: float) -> Net:
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    net = Net(40, len(SOUND_NAMES), **shape)  # type: ignore[arg-type]
+    some = np.concatenate([clip.features[::7] for clip in clips]).astype(np.float32)
+    mean, deviation = torch.zeros(some.shape[1]), torch.ones(some.shape[1])
+    if recipe.standardise:
+        mean, deviation = torch.from_numpy(some.mean(axis=0)), torch.from_numpy(some.std(axis=0))
+    net = Net(mean, deviation, len(SOUND_NAMES), recipe.layers, recipe.drop)
     size = 16
     spread = np.concatenate([clip.targets[:, :3] for clip in clips]).astype(np.float32).std(axis=0)
     scale = torch.from_numpy(np.array(MOTION_SHARE, np.float32) / spread)
     steps = epochs * len(batches(clips, np.random.default_rng(0), size))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps + 50 * epochs)
     for epoch in range(epochs):
         net.train()
@@ -115,25 +138,28 @@ def train(clips: list[Clip], unseen: list[Clip], seed: int, epochs: int, sound_s
     return net.eval()
 
 
-def made_afresh(seed: int, minutes: float) -> list[Clip]:
+def made_afresh(seed: int, minutes: float, listener: str) -> list[Clip]:
     """`make` in a process of its own: libespeak-ng remembers the last voice, and the next clips depend on it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(make, seed, minutes).result()
+        return pool.submit(make, seed, minutes, listener).result()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=200, help="in parts of 100")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--listener", choices=RECIPES, default="spectrum", help="what the network listens to")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sound-share", type=float, default=1.0)
     options = parser.parse_args()
     torch.set_num_threads(1)  # sums in another order give other weights
     parts = max(1, round(options.minutes / PART_MINUTES))
-    clips = [clip for k in range(parts) for clip in made_afresh(options.seed + k, PART_MINUTES)]
-    unseen = made_afresh(options.seed + 998, 10)
-    net = train(clips, unseen, options.seed, options.epochs, options.sound_share)
+    clips = [clip for k in range(parts) for clip in made_afresh(options.seed + k, PART_MINUTES, options.listener)]
+    unseen = made_afresh(options.seed + 998, 10, options.listener)
+    recipe = RECIPES[options.listener]
+    epochs = options.epochs or recipe.epochs
+    net = train(clips, unseen, options.seed, recipe, epochs, options.sound_share)
     export(
         net,
         options.out,

@@ -33,6 +33,7 @@ def check_tools() -> Iterator[Finding]:
     yield from _ffmpeg()
     yield from _espeak()
     yield from _imports()
+    yield _recogniser()
 
 
 def _output(argv: list[str]) -> str:
@@ -121,3 +122,13 @@ def _imports() -> Iterator[Finding]:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
             reason = lines[-1] if lines else f"ended with {done.returncode}"
             yield Finding("python", "fail", f"{name} cannot be imported: {reason}", remedy)
+
+
+def _recogniser() -> Finding:
+    """Lip sync without checkpoints works without it, but hears speech less well."""
+    from heygemd.engines.rewrite.driver.recogniser import PACKAGE, VERSION, weights_file
+
+    if weights_file() is None:
+        text = f"{PACKAGE} {VERSION} is not installed: the engine rewrite hears speech less well"
+        return Finding("python", "warn", text, "Install heygemd's requirements again.")
+    return Finding("python", "ok", f"{PACKAGE} {VERSION}")

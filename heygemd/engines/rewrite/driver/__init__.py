@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import Phone
+from heygemd.core.errors import EngineUnavailableError
 from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, articulate, timed_sounds
 from heygemd.engines.rewrite.driver.evidence import bridged, gather
 from heygemd.engines.rewrite.driver.general import general_rows, tracks_of
 from heygemd.engines.rewrite.driver.motion import MouthMotion, motion_of, scaled_known, scaled_speech
 from heygemd.engines.rewrite.driver.personal import PersonalDriver, fit
+from heygemd.engines.rewrite.driver.recogniser import PACKAGE
 
 __all__ = ["MouthMotion", "PersonalDriver", "drive", "fit_personal"]
 
@@ -48,14 +50,20 @@ def drive(
         why["opening_top"] = round(top, 3)
     else:
         evidence = gather(speech)
+        if personal is not None and personal.recognised != evidence.recognised:
+            raise EngineUnavailableError(
+                f"The clip was analysed {'with' if personal.recognised else 'without'} the package {PACKAGE}, and this "
+                "machine has it otherwise. Install heygemd's requirements on every machine."
+            )
         made = tracks_of(evidence, personal)
         opening = scaled_speech(made.opening, personal.opening_range if personal else None)
         tracks = Tracks(opening, made.width, made.closure, made.teeth, made.activity)
-        why = {"driver": "phonetic, spectral balance and network", "why": "recorded speech"}
+        views = f"phonetic, spectral balance, {'recogniser' if evidence.recognised else 'network'}"
+        why = {"driver": views, "why": "recorded speech"}
         why["speech_seconds"] = round(evidence.speech_seconds, 2)
         if personal is not None:
             why |= {
-                "driver": "phonetic, spectral balance, network and the person's own speech",
+                "driver": f"{views} and the person's own speech",
                 "own_speech_seconds": round(personal.speech_seconds, 2),
                 "own_offset_seconds": round(personal.offset_seconds, 3),
                 "own_opening_r": round(personal.opening_r, 3),

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from heygemd.engines.base import SPEECH_RATE
+from heygemd.engines.rewrite.driver import recogniser
 from heygemd.engines.rewrite.driver.activity import level_gate
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Tracks, smooth
 from heygemd.engines.rewrite.driver.balance import balance
 from heygemd.engines.rewrite.driver.cepstra import band_levels
 from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats, log_mel, normalised
-from heygemd.engines.rewrite.driver.network import Heard, at_rate, hear
+from heygemd.engines.rewrite.driver.network import Heard, at_rate, hear, hear_recognised
 from heygemd.engines.rewrite.driver.phonetic import listen
 
 _ENOUGH_ROWS = 50
@@ -28,7 +29,7 @@ class Evidence:
     """`heard`: our network's view, rows at FEATURE_RATE; the others have rows at TRACK_RATE.
 
     `expected`: the phonetic view. `balance` (rows, 2): the spectrum's, for opening and width. `active`: 0…1, speech
-    with its short gaps.
+    with its short gaps. `recognised`: the network heard a recogniser's layers, not the spectrum.
     """
 
     heard: Heard
@@ -36,6 +37,7 @@ class Evidence:
     balance: Floats
     active: Floats
     speech_seconds: float
+    recognised: bool
 
     def views(self) -> tuple[Floats, Floats, Floats]:
         """Opening and width (rows, 2) at FEATURE_RATE, unscaled: the phonetic view, the balance, the network's."""
@@ -57,14 +59,19 @@ def _halved(rows: Floats, count: int) -> Floats:
 def gather(samples: Floats) -> Evidence:
     """Evidence of (n,) float32 speech at 16 kHz. Half a gigabyte beside the sound for an hour."""
     gain = level_gain(samples)
-    heard = hear(normalised(log_mel(samples, gain)))
+    recognised = recogniser.weights_file() is not None
+    if recognised:
+        heard = hear_recognised(samples, gain, -(-len(samples) * FEATURE_RATE // SPEECH_RATE))
+    else:
+        heard = hear(normalised(log_mel(samples, gain)))
     levels = band_levels(samples, gain)
     rows = len(heard.opening) * TRACK_RATE // FEATURE_RATE
     likely = smooth(at_rate(heard.activity, rows, TRACK_RATE), 0.1)
     gate = level_gate(samples, rows)
     voiced = _dilated(_eroded((likely > _SPEECH_LIKELY) & gate, _BRIEF_ROWS), _BRIEF_ROWS)
     seconds = float(voiced.sum()) / TRACK_RATE
-    return Evidence(heard, listen(samples, levels, rows), balance(levels, rows), bridged(voiced), seconds)
+    expected, contrast = listen(samples, levels, rows), balance(levels, rows)
+    return Evidence(heard, expected, contrast, bridged(voiced), seconds, recognised)
 
 
 def level_gain(samples: Floats) -> float:

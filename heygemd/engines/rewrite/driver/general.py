@@ -11,8 +11,11 @@ from heygemd.engines.rewrite.driver.personal import PersonalDriver, regressors
 
 _WIDTH_SPREAD = 0.40
 # Shares of the three standardised views: phonetic, spectral balance, network. docs/driver.md says how they were chosen.
-_OPENING_SHARES = np.array([1.0, 0.75, 0.50], np.float32)
-_WIDTH_SHARES = np.array([1.0, 0.60, 0.50], np.float32)
+# What hears a recogniser's layers counts most.
+_OPENING_SHARES = np.array([0.50, 0.75, 1.25], np.float32)
+_WIDTH_SHARES = np.array([0.50, 0.75, 1.25], np.float32)
+_OPENING_SHARES_SPECTRUM = np.array([1.0, 0.75, 0.50], np.float32)
+_WIDTH_SHARES_SPECTRUM = np.array([1.0, 0.60, 0.50], np.float32)
 # A closure that was only heard is believed from a probability of .3 on and whole from .7 on. The network's word counts
 # less: it hears fewer of them.
 _CLOSURE_GAIN, _NETWORK_SHARE, _CLOSURE_DOUBT = 2.5, 0.3, 0.3
@@ -23,7 +26,10 @@ def general_rows(evidence: Evidence) -> Floats:
     """(rows, 2) at FEATURE_RATE: opening and width, each standardised over the speech."""
     spoken = evidence.active_rows()
     views = np.stack([standardised(view, spoken) for view in evidence.views()])
-    shares = np.stack([_OPENING_SHARES, _WIDTH_SHARES], axis=1)
+    heard = (
+        (_OPENING_SHARES, _WIDTH_SHARES) if evidence.recognised else (_OPENING_SHARES_SPECTRUM, _WIDTH_SHARES_SPECTRUM)
+    )
+    shares = np.stack(heard, axis=1)
     return standardised(np.einsum("vrk,vk->rk", views, shares), spoken)
 
 

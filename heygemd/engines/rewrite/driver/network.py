@@ -1,4 +1,7 @@
-"""Our own small network, trained on synthesised speech (bench/train_driver), run in numpy."""
+"""Our own small networks, trained on synthesised speech (bench/train_driver), run in numpy.
+
+One listens to a recogniser's inner layers, the other, where no recogniser is installed, to the spectrum.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from importlib.resources import files
 
 import numpy as np
 
-from heygemd.engines.rewrite.driver.features import FEATURE_RATE, NUM_BANDS, Floats
+from heygemd.engines.rewrite.driver import recogniser
+from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats
 
 _BLOCK_ROWS = 3000
+RECOGNISED_ROWS = 500
+"""Rows that the recogniser is asked for at once, with a second more to either side."""
 
 
 @dataclass(frozen=True)
@@ -28,32 +34,59 @@ class Heard:
     activity: Floats
 
 
-@lru_cache(maxsize=1)
-def _weights() -> dict[str, np.ndarray]:
-    with files("heygemd.engines.rewrite.driver").joinpath("network.npz").open("rb") as stream:
+@lru_cache(maxsize=2)
+def _weights(name: str) -> dict[str, np.ndarray]:
+    with files("heygemd.engines.rewrite.driver").joinpath(name).open("rb") as stream:
         data = np.load(stream, allow_pickle=False)
         return {k: data[k].astype(np.float32) if data[k].dtype == np.float16 else data[k] for k in data.files}
 
 
 def hear(bands: Floats) -> Heard:
     """What the network makes of (rows, 40) normalised bands. Works in blocks of a minute."""
-    return run(bands, _weights())
+    return run(bands, _weights("network.npz"))
+
+
+def hear_recognised(samples: Floats, gain: float, rows: int) -> Heard:
+    """What the other network makes of the recogniser's layers over (n,) samples at 16 kHz, ten seconds at a time."""
+    weights = _weights("listener.npz")
+    reach = _reach(weights)
+    parts = []
+    for start in range(0, rows, RECOGNISED_ROWS):
+        stop = min(start + RECOGNISED_ROWS, rows)
+        first, last = max(0, start - reach), min(rows, stop + reach)
+        hidden = _hidden(recogniser.layers(samples, gain, first, last), weights)
+        parts.append(hidden[start - first : stop - first])
+    return _heads(np.concatenate(parts) if parts else np.empty((0, len(weights["head_weight"])), np.float32), weights)
 
 
 def run(features: Floats, weights: dict[str, np.ndarray]) -> Heard:
-    """The same from (rows, 40) features with given weights."""
-    depth = sum(name.startswith("weight") for name in weights)
-    reach = sum(int(weights[f"dilation{k}"]) * (len(weights[f"weight{k}"]) // 2) for k in range(depth))
+    """What a network with the given weights makes of (rows, inputs) features."""
+    reach = _reach(weights)
     rows = len(features)
-    size = weights["head_weight"].shape[0]
-    hidden = np.empty((rows, size), np.float32)
+    hidden = np.empty((rows, len(weights["head_weight"])), np.float32)
     for start in range(0, rows, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, rows)
         first, last = max(0, start - reach), min(rows, stop + reach)
-        x = features[first:last].reshape(-1, NUM_BANDS)
-        for k in range(depth):
-            x = _convolved(x, weights[f"weight{k}"], weights[f"bias{k}"], int(weights[f"dilation{k}"]))
-        hidden[start:stop] = x[start - first : stop - first]
+        hidden[start:stop] = _hidden(features[first:last], weights)[start - first : stop - first]
+    return _heads(hidden, weights)
+
+
+def _depth(weights: dict[str, np.ndarray]) -> int:
+    return sum(name.startswith("weight") for name in weights)
+
+
+def _reach(weights: dict[str, np.ndarray]) -> int:
+    """Rows to either side that the hidden layer depends on."""
+    return sum(int(weights[f"dilation{k}"]) * (len(weights[f"weight{k}"]) // 2) for k in range(_depth(weights)))
+
+
+def _hidden(x: Floats, weights: dict[str, np.ndarray]) -> Floats:
+    for k in range(_depth(weights)):
+        x = _convolved(x, weights[f"weight{k}"], weights[f"bias{k}"], int(weights[f"dilation{k}"]))
+    return x
+
+
+def _heads(hidden: Floats, weights: dict[str, np.ndarray]) -> Heard:
     out = hidden @ weights["head_weight"] + weights["head_bias"]
     likely = 1 / (1 + np.exp(-np.clip(out[:, 3:], -30, 30)))
     return Heard(hidden, out[:, 0], out[:, 1], out[:, 2], likely[:, 0], likely[:, 1])

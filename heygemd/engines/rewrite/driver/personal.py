@@ -34,6 +34,7 @@ class PersonalDriver:
     `offset_seconds`: how much later than its sound the clip's picture is (the sound early: positive) · `agreement`: at
     that offset, the general motion's correlations with the measured opening and width, their sum ·
     `opening_range`: 10th and 90th percentile of the measured opening, closed at 0, the 95th percentile at 0.8.
+    `recognised`: learned on the network that hears a recogniser's layers; it says nothing of the other.
     """
 
     opening: Floats
@@ -45,11 +46,12 @@ class PersonalDriver:
     opening_r: float
     width_r: float
     agreement: float
+    recognised: bool
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For .npz without pickle."""
         numbers = [*self.trust, self.offset_seconds, self.speech_seconds, self.opening_r, self.width_r]
-        numbers += [self.agreement, *self.opening_range]
+        numbers += [self.agreement, *self.opening_range, self.recognised]
         return {
             "personal_opening": self.opening,
             "personal_width": self.width,
@@ -62,7 +64,7 @@ class PersonalDriver:
         if "personal_numbers" not in arrays:
             return None
         numbers = [float(v) for v in arrays["personal_numbers"]]
-        trust, width_trust, offset, seconds, opening_r, width_r, agreement, low, high = numbers
+        trust, width_trust, offset, seconds, opening_r, width_r, agreement, low, high, recognised = numbers
         return PersonalDriver(
             np.asarray(arrays["personal_opening"], np.float32),
             np.asarray(arrays["personal_width"], np.float32),
@@ -73,6 +75,7 @@ class PersonalDriver:
             opening_r,
             width_r,
             agreement,
+            bool(recognised),
         )
 
 
@@ -147,6 +150,7 @@ def fit(
         opening_r=checked[0],
         width_r=checked[1],
         agreement=sum(correlation(base[:, k], y, spoken) for k, y in enumerate(targets)),
+        recognised=evidence.recognised,
     )
 
 
