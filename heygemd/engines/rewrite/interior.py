@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from heygemd.engines.rewrite.shape import MouthShape, profile_of
+from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape
 
 Picture = NDArray[np.float32]
 SCALE = 2.0
@@ -21,19 +21,31 @@ SIZE = (104, 72)
 """Width and height of the texture in canonical pixels; the middle of the mouth's line is at its ORIGIN."""
 ORIGIN = (52.0, 28.0)
 PAINTED_OPENING = 20.0
+SHOWN, MORE_SHOWN = 0.5, 0.28
+"""How far down the upper teeth reach at most, as shares of the opening from the line between the lips: usually, and
+what a hiss adds."""
+MOST_LIFTED = 2.0
+SMILE_GAP = 4.0
+"""Lips that part by more at rest bare the teeth: they stay where the picture has them."""
 
 
 @dataclass(frozen=True)
 class Interior:
-    """`image` (144, 208, 3) float32 RGB 0..255. `split`: y of its middle; `opening`: from lip to lip when it was taken;
-    both in canonical pixels, y from the line between the lips."""
+    """`image` (144, 208, 3) float32 RGB 0..255. `split`: y below which it moves with the jaw, where the upper teeth
+    end: split + tilt u + bend u², u = -1 … 1 across the mouth; `top`: y from which on teeth are known; `opening`: from
+    lip to lip when it was taken; all in canonical pixels, y from the line between the lips."""
 
     image: Picture
     split: float
     opening: float
+    tilt: float = 0.0
+    bend: float = 0.0
+    top: float = -PAINTED_OPENING
 
 
-def painted(shape: MouthShape, skin: NDArray[np.float32], lip: NDArray[np.float32]) -> Interior:
+def painted(
+    shape: MouthShape, skin: NDArray[np.float32], lip: NDArray[np.float32], upper_teeth: bool = True
+) -> Interior:
     """Teeth, dark and tongue. `skin`, `lip`: (3,) RGB seen in the clip, which say how bright and warm the light is."""
     w, h = int(SIZE[0] * SCALE), int(SIZE[1] * SCALE)
     x = (np.arange(w, dtype=np.float32)[None] + 0.5) / SCALE - ORIGIN[0]
@@ -51,6 +63,8 @@ def painted(shape: MouthShape, skin: NDArray[np.float32], lip: NDArray[np.float3
     # Lower teeth: barely seen, behind the lip.
     low = (0.5 + 0.5 * np.tanh((y - (14.5 + 1.5 * u**2)) / 1.4)) * np.exp(-((u / 0.62) ** 4))
     image += (low * 0.35)[..., None] * (enamel * 0.75 - image)
+    if not upper_teeth:
+        return Interior(cv2.GaussianBlur(image, (0, 0), 0.9), 9.0, PAINTED_OPENING)
     # Upper teeth: an arc, scalloped, darker to the sides where the cheeks shade them.
     bounds = np.array([0.0, 7.6, 13.6, 19.2, 24.0, 28.5], np.float32) * shape.half / 29.0
     index = np.clip(np.searchsorted(bounds, np.abs(x[0]), side="right") - 1, 0, 4)
@@ -63,59 +77,6 @@ def painted(shape: MouthShape, skin: NDArray[np.float32], lip: NDArray[np.float3
     shade = gap * roundness * np.clip(0.93 + 0.02 * y, 0.72, 1.0)
     image += tooth[..., None] * (shade[..., None] * enamel - image)
     return Interior(cv2.GaussianBlur(image, (0, 0), 0.9), 9.0, PAINTED_OPENING)
-
-
-WIDE_OPENING = 13.0
-"""A mouth seen this wide open, in canonical pixels, shows all that is needed; of others the rest is painted."""
-
-
-def taken(
-    picture: Picture, scale: float, origin: NDArray[np.float64], seen: MouthShape, painting: Interior
-) -> Interior:
-    """The inside of an open mouth in `picture` (h, w, 3) RGB, whose pixel (0, 0) is canonical `origin`.
-
-    `scale`: picture pixels for one canonical pixel. What the lips hide is filled from the nearest that shows.
-    """
-    w, h = int(SIZE[0] * SCALE), int(SIZE[1] * SCALE)
-    corner = np.array([seen.centre - ORIGIN[0], seen.c0 - ORIGIN[1]])
-    step = scale / SCALE
-    start = (corner - origin) * scale
-    matrix = np.array([[step, 0.0, start[0]], [0.0, step, start[1]]])
-    image = cv2.warpAffine(
-        picture, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
-    x = np.arange(w, dtype=np.float32) / SCALE + corner[0]
-    y = (np.arange(h, dtype=np.float32) / SCALE)[:, None] + corner[1]
-    line = seen.line(x)
-    gap = seen.gap * profile_of(x, seen.centre, seen.half)
-    # A pixel and a half inside the lips, so that no lip comes along.
-    top = line - 0.22 * gap + 1.2
-    bottom = line + 0.78 * gap - 1.2
-    inside = (y >= top) & (y <= bottom) & (gap > 3.5)
-    filled = _filled(image, inside)
-    if seen.gap >= WIDE_OPENING:
-        return Interior(filled, 0.30 * seen.gap, seen.gap)
-    # What hangs from the skull is the person's own down to where the lower lip hid it; below is painted.
-    sharp = 1.0 - np.clip((y - bottom) / 1.5 + 0.5, 0.0, 1.0)
-    near = np.exp(-0.5 * (np.maximum(np.abs(x - seen.centre) / seen.half - 0.7, 0.0) / 0.12) ** 2)
-    own = cv2.GaussianBlur((sharp * near).astype(np.float32), (0, 0), 1.0)[..., None]
-    return Interior(painting.image + own * (filled - painting.image), painting.split, painting.opening)
-
-
-def _filled(image: Picture, known: NDArray[np.bool_]) -> Picture:
-    """Every pixel outside `known` from the nearest inside its column; columns without any, from their neighbours."""
-    h, w = known.shape
-    columns = np.flatnonzero(known.any(axis=0))
-    nearest = columns[np.abs(np.arange(w)[:, None] - columns[None]).argmin(axis=1)]
-    first = known.argmax(axis=0)[nearest]
-    last = h - 1 - known[::-1].argmax(axis=0)[nearest]
-    rows = np.clip(np.arange(h)[:, None], first[None], last[None])
-    filled = image[rows, nearest[None]]
-    # Sideways beyond the corners it grows dark.
-    far = np.abs(np.arange(w) - nearest).astype(np.float32) / SCALE
-    filled = filled * np.exp(-far / 8.0)[None, :, None]
-    soft = cv2.GaussianBlur(filled, (0, 0), 1.5)
-    return np.asarray(np.where(known[..., None], image, soft), np.float32)
 
 
 def pose(
@@ -134,20 +95,29 @@ def pose(
     """
     jaw = 0.78 * (opening - interior.opening)
     left = (x - (shape.centre - ORIGIN[0])) * SCALE - 0.5
-    level = y - shape.c0
-    above = np.minimum(level, interior.split)
-    under = np.maximum(level - jaw, interior.split)
+    u = np.clip((x - shape.centre) / shape.half, -1.0, 1.0)
+    split = interior.split + u * (interior.tilt + u * interior.bend)
+    # Lips that part little hide most of the teeth behind the upper one; a hiss bares them, and a smile has them bare.
+    shown = (SHOWN + MORE_SHOWN * teeth) * opening + 0.5
+    smile = shape.gap > SMILE_GAP
+    # Where the lip rises higher than it was seen to, the row goes along a little: above is only what was made up.
+    seen_top = min(interior.top, -UPPER_SHARE * shape.gap) if smile else interior.top
+    lifted = float(np.clip(seen_top + UPPER_SHARE * opening - 1.0, 0.0, MOST_LIFTED))
+    hidden = lifted if smile else max(lifted, interior.split - shown)
+    level = y - shape.c0 + hidden
+    above = np.minimum(level, split)
+    under = np.maximum(level - jaw - hidden, split)
     upper = cv2.remap(
         interior.image, left, (above + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     lower = cv2.remap(
         interior.image, left, (under + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    middle = interior.split / max(interior.opening, 1.0) * opening
-    ramp = np.clip((level - middle) / max(2.0, 0.3 * opening) + 0.5, 0.0, 1.0)[..., None]
+    # Upper teeth stand before what is below them.
+    ramp = np.clip((level - split) / max(1.0, 0.8 * jaw), 0.0, 1.0)[..., None]
     image = upper + ramp * (lower - upper)
     # Lips throw a shadow into the mouth, more so while it is nearly closed.
-    shade = 1.0 - 0.35 * np.exp(-np.maximum(below_upper, 0.0) / 1.6) - 0.2 * np.exp(-np.maximum(above_lower, 0.0) / 1.2)
+    shade = 1.0 - 0.42 * np.exp(-np.maximum(below_upper, 0.0) / 1.9) - 0.2 * np.exp(-np.maximum(above_lower, 0.0) / 1.2)
     # Between lips that hardly part it is dark, unless teeth stand behind them (s, f, i).
     depth = 1.0 - (0.55 - 0.4 * teeth) * max(0.0, 1.0 - opening / 7.0)
     return np.asarray(image * np.clip(shade * depth, 0.1, 1.0)[..., None], np.float32)

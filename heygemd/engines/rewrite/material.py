@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 
 from heygemd.engines.base import Arrays
-from heygemd.engines.rewrite.interior import Interior, painted, taken
-from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape, along, fit_shape
+from heygemd.engines.rewrite.inside import OpenMouths, interior_of
+from heygemd.engines.rewrite.interior import Interior
+from heygemd.engines.rewrite.shape import MouthShape, along, fit_shape
 from heygemd.faces import canon
 from heygemd.faces.lipflow import mouth_motion
 from heygemd.faces.lipline import line_in
-from heygemd.faces.lips import LipCurves, centre_of, colours_of, measure
+from heygemd.faces.lips import LipCurves, centre_of, measure
 from heygemd.faces.mouthpath import follow_mouth, shifted
 from heygemd.faces.smooth import runs, smooth_values
 from heygemd.faces.track import FaceTrack
 
-KEY_BOX = (48, 104, 208, 240)
-"""What a key frame shows, in canonical pixels: from under the nose to under the chin."""
 CHUNK_FRAMES = 300
 TALKING_PX = 1.4
 """Above this deviation of the opening (canonical pixels) the person speaks."""
 CLOSED_PX = 6.0
 """Lips that part by less (canonical pixels) have a line between them to follow."""
+LEAST_WORTH = 0.15
+"""Of an open mouth (`Cut.worth`) for its inside to be used."""
 OWN, REFERENCE = "own", "reference"
 
 
@@ -71,7 +72,16 @@ class ShotMaterial:
         return {
             name + "shape": self.shape.to_row(),
             name + "numbers": np.array(
-                [self.mode == REFERENCE, self.picture_scale, self.interior.split, self.interior.opening], np.float32
+                [
+                    self.mode == REFERENCE,
+                    self.picture_scale,
+                    self.interior.split,
+                    self.interior.opening,
+                    self.interior.tilt,
+                    self.interior.bend,
+                    self.interior.top,
+                ],
+                np.float32,
             ),
             name + "inside": np.clip(self.interior.image + 0.5, 0, 255).astype(np.uint8),
             name + "picture": self.picture,
@@ -119,7 +129,8 @@ def material_of(
         shape = fit_shape(replace(curves, corners=found.corners[:, 0]), look, None if talking else found.corners[:, 1])
         if shape.gap < CLOSED_PX:
             shape = along(shape, found)
-    interior, source = _inside(keys, at, opening, curves, turn, seen, shape, key, 0.0 if talking else -9.0)
+    mouths = OpenMouths(keys, at, opening, seen, turn, curves)
+    interior, source = interior_of(mouths, shape, key, LEAST_WORTH if talking else -9.0)
     # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
     shape = shape.moved(*(float(v) for v in seen[rest_row]))
     seen = seen - seen[rest_row]
@@ -202,106 +213,6 @@ def _in_smoothed_frame(
         there = raw[i][:, :2] @ (mouth + seen[i]) + raw[i][:, 2]
         out[i] = np.linalg.solve(smooth[i][:, :2], there - smooth[i][:, 2]) - mouth
     return out
-
-
-def _colours(
-    picture: NDArray[np.uint8], scale: float, shape: MouthShape
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(3,) RGB of the skin beside and under the mouth, and of the lower lip."""
-
-    def median(x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float32]:
-        a, b, c, d = (
-            int(v)
-            for v in (
-                (x0 - KEY_BOX[0]) * scale,
-                (y0 - KEY_BOX[1]) * scale,
-                (x1 - KEY_BOX[0]) * scale,
-                (y1 - KEY_BOX[1]) * scale,
-            )
-        )
-        part = picture[max(0, b) : max(1, d), max(0, a) : max(1, c)].reshape(-1, 3)
-        return np.asarray(np.median(part, axis=0)[::-1], np.float32)
-
-    c, y = shape.centre, shape.c0
-    # Chin, cheeks and upper lip may be shaded or bearded: the skin is what the brighter part of the picture shows.
-    small = cv2.resize(picture, (40, 34), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
-    bright = small.sum(axis=1)
-    skin = np.asarray(
-        small[(bright > np.percentile(bright, 60)) & (bright < np.percentile(bright, 90))].mean(axis=0)[::-1]
-    )
-    lip = median(c - 8, y + 0.78 * shape.gap + 3, c + 8, y + 0.78 * shape.gap + max(6.0, shape.lower - 2))
-    return skin, lip
-
-
-def _inside(
-    keys: list[KeyFrame],
-    at: NDArray[np.int64],
-    opening: NDArray[np.float64],
-    curves: LipCurves,
-    turn: NDArray[np.float32],
-    shift: NDArray[np.float64],
-    shape: MouthShape,
-    rest: KeyFrame,
-    least_worth: float,
-) -> tuple[Interior, str]:
-    """The person's own open mouth where a key frame shows one wide enough, else a painted one."""
-    skin, lip = _colours(rest.image(), rest.scale, shape.moved(*(float(v) for v in shift[_row_of(rest, keys, at)])))
-    painting = painted(shape, skin, lip)
-    wide = opening[at]
-    best: tuple[float, MouthShape, KeyFrame] | None = None
-    for pick in np.argsort(-wide)[:16]:
-        if wide[pick] < 4.0:
-            break
-        key, row = keys[int(pick)], at[int(pick)]
-        corners = np.array([shape.left, shape.right])
-        seen = fit_shape(replace(curves, corners=corners), np.array([row]))
-        if seen.gap < 4.0:
-            continue
-        lips, untidy, teeth = _doubts(key, seen, curves, int(row), lip, shift[row])
-        worth = min(seen.gap, 15.0) / 15.0 - max(0.0, seen.gap - 20.0) / 10.0 + 0.7 * teeth - 1.5 * lips
-        worth -= untidy / 5.0 + 5.0 * float(turn[row])
-        if best is None or worth > best[0]:
-            best = worth, seen.moved(*(float(v) for v in shift[row])), key
-    if best is None or best[0] < least_worth:
-        return painting, "painted"
-    _, seen, key = best
-    picture = np.ascontiguousarray(key.image()[:, :, ::-1]).astype(np.float32)
-    return taken(picture, key.scale, np.array(KEY_BOX[:2], np.float64), seen, painting), f"frame {key.index}"
-
-
-def _row_of(key: KeyFrame, keys: list[KeyFrame], at: NDArray[np.int64]) -> int:
-    return int(at[[k.index for k in keys].index(key.index)])
-
-
-def _doubts(
-    key: KeyFrame,
-    seen: MouthShape,
-    curves: LipCurves,
-    row: int,
-    lip: NDArray[np.float32],
-    shift: NDArray[np.float64],
-) -> tuple[float, float, float]:
-    """Of an open mouth: how much of its inside looks like lip (0..1), how far the columns are from the fitted curves
-    (pixels), and how much brighter it is above, where the upper teeth are, than below (-1..1)."""
-    image = cv2.resize(key.image(), (KEY_BOX[2] - KEY_BOX[0], KEY_BOX[3] - KEY_BOX[1]), interpolation=cv2.INTER_AREA)
-    ratio, light = colours_of(image)
-    x = (np.arange(KEY_BOX[0], KEY_BOX[2]) - shift[0]).astype(np.float32)
-    y = (np.arange(KEY_BOX[1], KEY_BOX[3]) - shift[1]).astype(np.float32)[:, None]
-    gap = seen.gap * seen.profile(x)
-    depth = (y - seen.line(x) + UPPER_SHARE * gap) / np.maximum(gap, 1.0)
-    inside = (depth > 0.1) & (depth < 0.9) & (gap > 0.5 * seen.gap)
-    if not inside.any():
-        return 1.0, 9.0, 0.0
-    lip = lip + 4.0
-    lip_ratio = float(np.log(lip[0] / lip[1]))
-    lip_light = float(np.log(lip @ np.array([0.299, 0.587, 0.114], np.float32)))
-    alike = np.exp(-0.5 * ((ratio[inside] - lip_ratio) / 0.07) ** 2 - 0.5 * ((light[inside] - lip_light) / 0.14) ** 2)
-    here = slice(2, 11)
-    seen_gaps = curves.rows[row, here, 2] - curves.rows[row, here, 1]
-    untidy = float(np.median(np.abs(seen_gaps - seen.gap * seen.profile(curves.columns[here].astype(np.float32)))))
-    upper, lower = light[inside & (depth < 0.4)], light[inside & (depth > 0.6)]
-    teeth = float(np.clip(np.median(upper) - np.median(lower), -1.0, 1.0)) if len(upper) and len(lower) else 0.0
-    return float(alike.mean()), untidy, teeth
 
 
 def _trust(track: FaceTrack, rows: NDArray[np.int64], match: NDArray[np.float64], fps: float) -> NDArray[np.float32]:

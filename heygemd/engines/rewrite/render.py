@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from heygemd.core.clip import Box, VideoInfo
 from heygemd.engines.base import Analysis, Patch, Region
+from heygemd.engines.rewrite.inside import KEY_BOX
 from heygemd.engines.rewrite.interior import Interior, pose
 from heygemd.engines.rewrite.lids import breathe, close_lids
 from heygemd.engines.rewrite.lively import Life, body_box
-from heygemd.engines.rewrite.material import KEY_BOX
 from heygemd.engines.rewrite.motion import Commands
 from heygemd.engines.rewrite.shape import FIELD_BOX, UPPER_SHARE, Fields, MouthShape, fields, jaw_drop
 from heygemd.engines.rewrite.window import Window
@@ -32,12 +32,13 @@ class _Shot:
 
     def __init__(self, arrays: dict[str, NDArray[np.generic]], number: int) -> None:
         name = f"shot{number}_"
-        reference, scale, split, opening = (float(v) for v in np.asarray(arrays[name + "numbers"], np.float64))
+        numbers = [float(v) for v in np.asarray(arrays[name + "numbers"], np.float64)]
+        reference, scale, split, opening = numbers[:4]
         self.shape = MouthShape.from_row(np.asarray(arrays[name + "shape"], np.float32))
         self.reference = reference > 0.5
         self.scale = scale
         self.picture = np.asarray(arrays[name + "picture"], np.float32)
-        self.interior = Interior(np.asarray(arrays[name + "inside"], np.float32), split, opening)
+        self.interior = Interior(np.asarray(arrays[name + "inside"], np.float32), split, opening, *numbers[4:7])
         self.coarse = cv2.resize(self.picture, _COARSE, interpolation=cv2.INTER_AREA)
         self.mask = _lip_mask(self.shape)
         self.ring = _ring(self.shape)

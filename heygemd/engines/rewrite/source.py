@@ -14,7 +14,8 @@ from heygemd.core.errors import NoFaceError
 from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
 from heygemd.engines.rewrite import lively
-from heygemd.engines.rewrite.material import KEY_BOX, REFERENCE, KeyFrame, ShotMaterial, material_of
+from heygemd.engines.rewrite.inside import KEY_BOX
+from heygemd.engines.rewrite.material import REFERENCE, KeyFrame, ShotMaterial, material_of
 from heygemd.engines.rewrite.own import learn_own
 from heygemd.engines.rewrite.shape import FIELD_BOX
 from heygemd.faces import canon

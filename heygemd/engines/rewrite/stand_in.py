@@ -6,8 +6,8 @@ import numpy as np
 
 from heygemd.core.clip import VideoInfo
 from heygemd.engines.base import Analysis
+from heygemd.engines.rewrite.inside import KEY_BOX
 from heygemd.engines.rewrite.interior import SCALE, SIZE
-from heygemd.engines.rewrite.material import KEY_BOX
 from heygemd.engines.rewrite.motion import FULL_OPENING, Commands
 from heygemd.engines.rewrite.shape import FIELD_BOX, MouthShape
 from heygemd.faces.track import FaceTrack

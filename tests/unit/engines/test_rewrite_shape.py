@@ -50,12 +50,26 @@ def test_teeth_hang_from_the_skull() -> None:
     inside = painted(CLOSED, skin, lip)
     y, x = (v.astype(np.float32) for v in np.mgrid[148:164, 118:138])
     far = np.full_like(x, 9.0)
-    small = pose(inside, CLOSED, x, y, far, far, 8.0, 0.5)
-    large = pose(inside, CLOSED, x, y, far, far, 18.0, 0.5)
-    # The rows of the upper teeth are the same at any opening, but for the light.
+    small = pose(inside, CLOSED, x, y, far, far, 16.0, 0.5)
+    large = pose(inside, CLOSED, x, y, far, far, 20.0, 0.5)
+    # The rows of the upper teeth are the same in any open mouth, but for the light.
     ratio = small[2:4] / large[2:4]
     assert ratio.std() < 0.02
     assert large[3].mean() > 1.7 * large[-2].mean()
+
+
+def test_lips_that_part_little_hide_most_of_the_teeth_unless_it_hisses_or_smiles() -> None:
+    skin, lip = np.array([200.0, 160, 140], np.float32), np.array([170.0, 90, 90], np.float32)
+    inside = painted(CLOSED, skin, lip)
+    y, x = (v.astype(np.float32) for v in np.mgrid[150:160, 120:136])
+    far = np.full_like(x, 9.0)
+
+    def rows_of_teeth(shape: MouthShape, teeth: float) -> int:
+        light = pose(inside, shape, x, y, far, far, 9.0, teeth).mean(axis=(1, 2))
+        return int((light > 0.7 * light[0]).sum())
+
+    assert rows_of_teeth(CLOSED, 0.0) < rows_of_teeth(CLOSED, 1.0)
+    assert rows_of_teeth(CLOSED, 0.0) < rows_of_teeth(OPEN, 0.0)
 
 
 def test_a_nearly_closed_mouth_is_dark_inside_unless_the_sound_shows_teeth() -> None:

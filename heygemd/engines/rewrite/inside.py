@@ -1,0 +1,132 @@
+"""Which frames a mouth's inside is made of, and the interior that comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from heygemd.engines.rewrite.cavity import Cut, Tints, cut
+from heygemd.engines.rewrite.compose import LEAST_WHOLE, compose
+from heygemd.engines.rewrite.interior import ORIGIN, SCALE, SIZE, SMILE_GAP, Interior, painted
+from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape
+from heygemd.faces.lips import LipCurves
+
+KEY_BOX = (48, 104, 208, 240)
+"""What a key frame shows, in canonical pixels: from under the nose to under the chin."""
+_CANDIDATES, _HELPERS = 24, 5
+_LEAST_ROWS = 8.0
+"""An inside less high than this (4 canonical pixels) shows nothing of use."""
+
+
+class Key(Protocol):
+    """A large picture of the mouth: BGR of KEY_BOX at `scale` pixels each."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def scale(self) -> float: ...
+    def image(self) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class OpenMouths:
+    """Key frames of a shot and what was measured in them. `at` (keys,): their rows in what follows; `opening` (n,);
+    `shift` (n, 2); `turn` (n,); `curves` of n frames. Canonical pixels."""
+
+    keys: Sequence[Key]
+    at: NDArray[np.int64]
+    opening: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    turn: NDArray[np.float32]
+    curves: LipCurves
+
+
+def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, least_worth: float) -> tuple[Interior, str]:
+    """The person's own open mouth where key frames show one worth `least_worth`, else a painted one; and which.
+
+    `rest`: the frame of which `shape` is."""
+    at_rest = int(mouths.at[[k.index for k in mouths.keys].index(rest.index)])
+    tints = tints_of(rest, shape.moved(*(float(v) for v in mouths.shift[at_rest])))
+    cuts = []
+    for pick in np.argsort(-mouths.opening[mouths.at])[:_CANDIDATES]:
+        row = int(mouths.at[pick])
+        if mouths.opening[row] < 4.0:
+            break
+        made = cut_of(mouths, int(pick), shape, tints)
+        if made.height >= _LEAST_ROWS:
+            cuts.append((made, mouths.keys[int(pick)].index))
+    cuts.sort(key=lambda c: -c[0].worth)
+    if not cuts or cuts[0][0].worth < least_worth:
+        return painted(shape, tints.skin, tints.lower), "painted"
+    best, index = cuts[0]
+    painting = painted(shape, tints.skin, tints.lower, upper_teeth=best.whole < LEAST_WHOLE)
+    made_of = compose(best, [c for c, _ in cuts[1 : 1 + _HELPERS]], shape.half * SCALE, painting)
+    return made_of.interior, f"frame {index}" + (f" and {made_of.used} more" if made_of.used else "")
+
+
+def cut_of(mouths: OpenMouths, pick: int, shape: MouthShape, tints: Tints) -> Cut:
+    """The open mouth of key frame number `pick`, at its place against the skull."""
+    key, row = mouths.keys[pick], int(mouths.at[pick])
+    corner = np.array([shape.centre - ORIGIN[0], shape.c0 - ORIGIN[1]])
+    texture = _texture(key, corner + mouths.shift[row])
+    x = np.arange(texture.shape[1]) / SCALE + corner[0]
+    columns, rows = mouths.curves.columns, mouths.curves.rows[row]
+    top, bottom = ((np.interp(x, columns, rows[:, k]) - corner[1]) * SCALE for k in (1, 2))
+    half = shape.half * SCALE
+    made = cut(texture, top, bottom, tints, ORIGIN[0] * SCALE, half, float(mouths.turn[row]))
+    return _with_gums(made, shape, x, corner[1]) if shape.gap > SMILE_GAP else made
+
+
+def _with_gums(made: Cut, shape: MouthShape, x: NDArray[np.float64], low: float) -> Cut:
+    """Of a mouth that smiles at rest, all that the warp takes to lie between its lips: gums look like pale lips."""
+    at = x.astype(np.float32)
+    line, gap = shape.line(at), shape.gap * shape.profile(at)
+    top = (line - UPPER_SHARE * gap + 0.4 - low) * SCALE
+    bottom = (line + (1 - UPPER_SHARE) * gap - 0.4 - low) * SCALE
+    wide = gap > 2.5
+    return replace(
+        made,
+        top=np.where(wide, np.minimum(made.top, top), made.top),
+        bottom=np.where(wide, np.maximum(made.bottom, bottom), made.bottom),
+    )
+
+
+def _texture(key: Key, corner: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """RGB of what lies right of and under canonical `corner`, SIZE canonical pixels at SCALE."""
+    size = (int(SIZE[0] * SCALE), int(SIZE[1] * SCALE))
+    step = key.scale / SCALE
+    start = (corner - np.array(KEY_BOX[:2])) * key.scale
+    matrix = np.array([[step, 0.0, start[0]], [0.0, step, start[1]]])
+    seen = cv2.warpAffine(
+        key.image(), matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.ascontiguousarray(np.asarray(seen, np.uint8)[:, :, ::-1])
+
+
+def tints_of(key: Key, shape: MouthShape) -> Tints:
+    """Colours of the skin beside and under the mouth, and of both lips. `shape`: of this frame's mouth."""
+    picture, scale = key.image(), key.scale
+    c, y = shape.centre, shape.c0
+    # Chin, cheeks and upper lip may be shaded or bearded: the skin is what the brighter part of the picture shows.
+    small = cv2.resize(picture, (40, 34), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    bright = small.sum(axis=1)
+    skin = small[(bright > np.percentile(bright, 60)) & (bright < np.percentile(bright, 90))].mean(axis=0)[::-1]
+    red = y - 0.22 * shape.gap - 0.5 * shape.upper
+    upper = _median(picture, scale, (c - 10, red - 1.5, c + 10, red + 1.5))
+    under = y + 0.78 * shape.gap
+    lower = _median(picture, scale, (c - 8, under + 3, c + 8, under + max(6.0, shape.lower - 2)))
+    return Tints(np.asarray(skin, np.float32), upper, lower)
+
+
+def _median(picture: NDArray[np.uint8], scale: float, box: tuple[float, float, float, float]) -> NDArray[np.float32]:
+    """(3,) RGB of canonical `box`."""
+    x0, y0 = (int((v - low) * scale) for v, low in zip(box[:2], KEY_BOX[:2], strict=True))
+    x1, y1 = (int((v - low) * scale) for v, low in zip(box[2:], KEY_BOX[:2], strict=True))
+    h, w = picture.shape[:2]
+    part = picture[np.clip(y0, 0, h - 1) : max(y1, y0 + 1, 1), np.clip(x0, 0, w - 1) : max(x1, x0 + 1, 1)]
+    return np.asarray(np.median(part.reshape(-1, 3), axis=0)[::-1], np.float32)
