@@ -85,21 +85,19 @@ class Machine:
         return time.monotonic() - started
 
     def stop(self) -> None:
-        """Power off, or end it; nothing of it runs afterwards."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            if process.poll() is None and self._leader:
-                with suppress(subprocess.TimeoutExpired):
-                    self._enter(["systemctl", "poweroff"], timeout=STOP_SECONDS / 3)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(STOP_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.kill()  # its process 1 dies with it, and all others with that
-                process.wait()
-            self._leader = 0
+        """Power off."""
+        if self._process is not None and self._process.poll() is None and self._leader:
+            with suppress(subprocess.TimeoutExpired):
+                self._enter(["systemctl", "poweroff"], timeout=STOP_SECONDS)
+                self._process.wait(STOP_SECONDS)
+        self.end()
+
+    def end(self) -> None:
+        """At once: its process 1 dies with nspawn, and all others with that."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process, self._leader = None, 0
 
     def run(
         self, command: str, *, user: str | None = None, check: bool = True, show: bool = False
@@ -168,8 +166,9 @@ def machine_of(root: Path, carried: Carried) -> Iterator[Machine]:
     before = _cgroups()
     try:
         yield machine
-    finally:
         machine.stop()
+    finally:
+        machine.end()
         _remove_cgroups(before)
 
 
