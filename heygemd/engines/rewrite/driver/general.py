@@ -16,9 +16,10 @@ _OPENING_SHARES = np.array([0.50, 0.75, 1.25], np.float32)
 _WIDTH_SHARES = np.array([0.50, 0.75, 1.25], np.float32)
 _OPENING_SHARES_SPECTRUM = np.array([1.0, 0.75, 0.50], np.float32)
 _WIDTH_SHARES_SPECTRUM = np.array([1.0, 0.60, 0.50], np.float32)
-# A closure that was only heard is believed from a probability of .3 on and whole from .7 on. The network's word counts
-# less: it hears fewer of them.
-_CLOSURE_GAIN, _NETWORK_SHARE, _CLOSURE_DOUBT = 2.5, 0.3, 0.3
+# A closure that was only heard is believed from a probability of .3 on and whole from .7 on. The phonetic view's and
+# the network's word are as good as each other where a recogniser listens; the spectrum shows the network fewer of them.
+_CLOSURE_GAIN, _CLOSURE_DOUBT = 2.5, 0.3
+_CLOSURE_SHARES, _CLOSURE_SHARES_SPECTRUM = (0.5, 0.5), (1.0, 0.3)
 _MODEST_ROWS = 150  # three seconds of speech: below that the prediction's own spread is not measured
 
 
@@ -54,7 +55,8 @@ def tracks_of(evidence: Evidence, personal: PersonalDriver | None) -> Tracks:
     motion = at_rate(motion_rows(evidence, personal), rows, TRACK_RATE) if rows else np.zeros((0, 2), np.float32)
     heard, expected = evidence.heard, evidence.expected
     trust = min(1.0, float(evidence.active_rows().sum()) / _MODEST_ROWS)
-    sure = expected.closure + _NETWORK_SHARE * at_rate(heard.closure, rows, TRACK_RATE)
+    known, told = _CLOSURE_SHARES if evidence.recognised else _CLOSURE_SHARES_SPECTRUM
+    sure = known * expected.closure + told * at_rate(heard.closure, rows, TRACK_RATE)
     teeth = (at_rate(heard.teeth, rows, TRACK_RATE) + expected.teeth) / 2
     return Tracks(
         opening=motion[:, 0],
