@@ -106,7 +106,20 @@ def load_speech(
     origin_seconds: float | None = None,
     limits: MediaLimits | None = None,
 ) -> NDArray[np.float32]:
-    """(n,) float32 mono at 16 kHz in [-1, 1]; n = duration * 16000, rounded. Reads the file twice, streaming.
+    """The samples alone of `hear`."""
+    return hear(path, log=log, origin_seconds=origin_seconds, limits=limits)[1]
+
+
+def hear(
+    path: Path,
+    *,
+    log: Path | None = None,
+    origin_seconds: float | None = None,
+    limits: MediaLimits | None = None,
+) -> tuple[AudioInfo, NDArray[np.float32]]:
+    """What `probe_audio` says, and (n,) float32 mono at 16 kHz in [-1, 1]; n = duration * 16000, rounded.
+
+    Reads the file twice, streaming.
 
     `origin_seconds`: absolute time on the container's clock of sample 0, for a clip's own sound the time of its first
     frame (`FrameTable.start_seconds`); by default the start of the file. Channels are mixed by their energy, so
@@ -129,7 +142,7 @@ def load_speech(
         part = chunk[: num_samples - done, 0]
         speech[done : done + len(part)] = part
         done += len(part)
-    return np.clip(speech, -1.0, 1.0, out=speech)
+    return info, np.clip(speech, -1.0, 1.0, out=speech)
 
 
 def mix_weights(gram: NDArray[np.float64]) -> NDArray[np.float64]:

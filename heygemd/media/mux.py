@@ -164,19 +164,19 @@ def contact_sheet(
     rows: int = 4,
     cell_width: int = 240,
     boxes: Sequence[Box | None] | None = None,
+    shape: tuple[int, int, Fraction] | None = None,
     limits: MediaLimits | None = None,
     log: Path | None = None,
 ) -> None:
     """A JPEG of evenly spaced frames of our own output with their times. `boxes`: one for each frame, drawn if given.
+    `shape`: width, height and sample aspect, where they are known.
 
     Raises UnreadableMediaError when the video cannot be decoded.
     """
     limits = limits or MediaLimits()
     count = min(columns * rows, num_frames)
     indices = [(2 * cell + 1) * num_frames // (2 * count) for cell in range(count)]
-    stream = next(s for s in probe_streams(video, limits=limits, log=log)["streams"] if s["codec_type"] == "video")
-    aspect = Fraction(str(stream.get("sample_aspect_ratio", "1:1")).replace(":", "/").replace("0/1", "1"))
-    width, height = int(stream["width"]), int(stream["height"])
+    width, height, aspect = shape or _shape_of(video, limits, log)
     cell_height = max(2, round(cell_width * height / (width * float(aspect))))
     sheet = np.full((-(-count // columns) * cell_height, columns * cell_width, 3), 32, np.uint8)
     if num_frames <= _ONE_PASS_FRAMES:
@@ -198,6 +198,12 @@ def contact_sheet(
     if not done:
         raise FfmpegError(f"{out_jpg.name}: the contact sheet cannot be encoded", path=str(out_jpg))
     out_jpg.write_bytes(data.tobytes())
+
+
+def _shape_of(video: Path, limits: MediaLimits, log: Path | None) -> tuple[int, int, Fraction]:
+    stream = next(s for s in probe_streams(video, limits=limits, log=log)["streams"] if s["codec_type"] == "video")
+    aspect = Fraction(str(stream.get("sample_aspect_ratio", "1:1")).replace(":", "/").replace("0/1", "1"))
+    return int(stream["width"]), int(stream["height"]), aspect
 
 
 def _pick(

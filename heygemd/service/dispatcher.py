@@ -35,6 +35,7 @@ from heygemd.spool.fairness import Load
 from heygemd.work.executor import Executor
 
 _POLL_SECONDS = 0.2
+_POOL_SECONDS = 0.02
 _PAUSE_SECONDS = 5.0
 
 
@@ -177,7 +178,8 @@ class Dispatcher:
             self.pauses.pause_for(error, _PAUSE_SECONDS)
 
     def _round(self, timeout_seconds: float) -> None:
-        self._runner.poll(timeout_seconds)
+        # Answers of the pool wake nobody: while one is awaited, it is looked for more often.
+        self._runner.poll(min(timeout_seconds, _POOL_SECONDS) if self._pool.busy else timeout_seconds)
         for answer in self._pool.collect():
             self._answered(answer)
         now = self._clock()

@@ -35,6 +35,11 @@ class SharePool(Generic[Owner]):
     def start(self, kind: Kind, owner: Owner, work: Callable[[], Any]) -> None:
         self._futures[self._pool.submit(work)] = (kind, owner)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way or waits to be collected."""
+        return bool(self._futures)
+
     def collect(self) -> Iterator[Answer[Owner]]:
         """What has ended, one after the other: when taking one in fails, the others are there the next time.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from heygemd.core.settings import MediaSettings, ProvenanceSettings
 from heygemd.failpoints import failpoint
 from heygemd.files import publish_file, sha256_of, temp_name, write_json
 from heygemd.media.mux import contact_sheet, join, verify_output
-from heygemd.work.item import ItemFolder
+from heygemd.work.item import ItemFolder, Prepared
 from heygemd.work.label import Labels
 from heygemd.work.prepare import Report
 
@@ -34,7 +35,7 @@ def finish(
     video, sheet = folder.result / "video.mp4", folder.result / "sheet.jpg"
     report("join", 0, 3)
     failpoint("finish.join")
-    temp = temp_name(video).with_suffix(".mp4")
+    temp, drawn = temp_name(video).with_suffix(".mp4"), temp_name(sheet).with_suffix(".jpg")
     try:
         join(
             [folder.segment(segment.number) for segment in plan.segments],
@@ -52,28 +53,27 @@ def finish(
         labels.stamp(temp)
         report("verify", 1, 3)
         failpoint("finish.verify")
-        checked = verify_output(
-            temp,
-            num_frames=prepared.num_frames,
-            fps=prepared.video.fps,
-            width=prepared.video.width,
-            height=prepared.video.height,
-            audio_seconds=prepared.speech_seconds,
-        )
-        labelled = labels.check(temp)
+        with ThreadPoolExecutor(1, thread_name_prefix="sheet") as beside:
+            drawing = beside.submit(_draw, temp, drawn, prepared, folder)
+            checked = verify_output(
+                temp,
+                num_frames=prepared.num_frames,
+                fps=prepared.video.fps,
+                width=prepared.video.width,
+                height=prepared.video.height,
+                audio_seconds=prepared.speech_seconds,
+            )
+            labelled = labels.check(temp)
+            report("sheet", 2, 3)
+            failpoint("finish.sheet")
+            drawing.result()
         failpoint("finish.publish")
         publish_file(temp, video, replace=True)
+        labels.stamp_sheet(drawn)
+        publish_file(drawn, sheet, replace=True)
     finally:
         temp.unlink(missing_ok=True)
-    report("sheet", 2, 3)
-    failpoint("finish.sheet")
-    temp = temp_name(sheet).with_suffix(".jpg")
-    try:
-        contact_sheet(video, temp, num_frames=prepared.num_frames, fps=prepared.fps, log=folder.log)
-        labels.stamp_sheet(temp)
-        publish_file(temp, sheet, replace=True)
-    finally:
-        temp.unlink(missing_ok=True)
+        drawn.unlink(missing_ok=True)
     result = {
         "video": str(video),
         "sheet": str(sheet),
@@ -87,3 +87,15 @@ def finish(
     write_json(folder.result_file, result)
     report("done", 3, 3)
     return result
+
+
+def _draw(video: Path, sheet: Path, prepared: Prepared, folder: ItemFolder) -> None:
+    picture = prepared.video
+    contact_sheet(
+        video,
+        sheet,
+        num_frames=prepared.num_frames,
+        fps=prepared.fps,
+        shape=(picture.width, picture.height, picture.sample_aspect),
+        log=folder.log,
+    )

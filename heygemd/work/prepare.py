@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,7 @@ from heygemd.core.timeline import num_output_frames
 from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
 from heygemd.failpoints import failpoint
 from heygemd.files import fsync_file
-from heygemd.media.audio import load_speech, probe_audio
+from heygemd.media.audio import hear, load_speech
 from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
@@ -68,16 +69,20 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     failpoint("prepare.probe")
     limits = request.limits
     media = MediaLimits(max_pixels=limits.max_frame_pixels, max_seconds=limits.max_video_seconds)
-    video = probe_video(request.video, limits=media, log=folder.log)
-    video = scaled(video, request.options.resolution_limit)
-    choice = choose_engine(request.options.engine, request.default_engine, request.checkpoint_dir, request.checkpoint)
-    if request.device_kinds == ("cpu",):
-        threading.Thread(target=choice.engine.import_ahead, name="import", daemon=True).start()
-    clock.lap("probe")
+    with ThreadPoolExecutor(1, thread_name_prefix="speech") as beside:
+        hearing = beside.submit(_speech, request, folder)  # both are a chain of short processes
+        video = probe_video(request.video, limits=media, log=folder.log)
+        video = scaled(video, request.options.resolution_limit)
+        choice = choose_engine(
+            request.options.engine, request.default_engine, request.checkpoint_dir, request.checkpoint
+        )
+        if request.device_kinds == ("cpu",):
+            threading.Thread(target=choice.engine.import_ahead, name="import", daemon=True).start()
+        clock.lap("probe")
 
-    report("speech", 0, 1)
-    failpoint("prepare.speech")
-    spoken = _speech(request, folder)
+        report("speech", 0, 1)
+        failpoint("prepare.speech")
+        spoken = hearing.result()
     samples = spoken.samples
     speech_seconds = Fraction(len(samples), SPEECH_RATE)
     if speech_seconds > limits.max_speech_seconds:
@@ -184,8 +189,7 @@ class _Spoken:
 def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
     options = request.options
     if request.audio is not None:
-        info = probe_audio(request.audio, log=folder.log)
-        samples = load_speech(request.audio, log=folder.log)
+        info, samples = hear(request.audio, log=folder.log)
         return _Spoken(request.audio, info, samples, language=options.language)
     text = request.text
     if request.text_file is not None:
@@ -195,8 +199,8 @@ def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
         raise LimitError(f"the text has {len(text or '')} characters; the limit is {most}")
     spoken = EspeakSource().speak(text or "", folder.speech, language=options.language, voice=options.voice)
     fsync_file(folder.speech)
-    samples = load_speech(folder.speech, log=folder.log)
-    return _Spoken(folder.speech, probe_audio(folder.speech), samples, spoken.phones, spoken.language)
+    info, samples = hear(folder.speech, log=folder.log)
+    return _Spoken(folder.speech, info, samples, spoken.phones, spoken.language)
 
 
 def read_text(path: Path, max_characters: int) -> str:

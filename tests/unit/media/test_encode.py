@@ -179,7 +179,7 @@ def test_a_full_disk_is_called_by_its_name(tmp_path: Path) -> None:
     paths = segments(tmp_path, picture(), [5])
     link = tmp_path / "out.mp4"
     link.symlink_to(full)
-    with pytest.raises(DiskFullError, match=r"out\.mp4"):
+    with pytest.raises(DiskFullError, match=tmp_path.name):
         join(paths, None, link, video=picture(), segment_frames=[5], work=tmp_path)
 
 
