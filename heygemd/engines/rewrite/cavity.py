@@ -209,7 +209,7 @@ def _teeth(
     drop = float(np.median(fall[np.clip(np.rint(path).astype(int), 0, h - 1), here]))
     skin_ratio, skin_light = _log_colours(tints.skin)
     lip_ratio, _ = _log_colours((tints.upper + tints.lower) / 2)
-    white = (ratio < min(0.6 * skin_ratio + 0.4 * lip_ratio, lip_ratio - 0.13)) & (light > skin_light - 0.75)
+    white = (ratio < min(0.6 * skin_ratio + 0.4 * lip_ratio, lip_ratio - 0.13)) & (light > skin_light - 0.95)
     tooth = white & (rows > top[None] + 1) & (rows < (basis @ fit)[None].repeat(1, axis=0).max() + 4)
     count = np.array([tooth[int(top[c]) : int(edge[k]) + 1, c].sum() for k, c in enumerate(here)])
     tall = float(np.percentile(count, 80))

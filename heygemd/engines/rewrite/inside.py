@@ -18,7 +18,7 @@ from heygemd.faces.lips import LipCurves
 
 KEY_BOX = (48, 104, 208, 240)
 """What a key frame shows, in canonical pixels: from under the nose to under the chin."""
-_CANDIDATES, _HELPERS = 24, 5
+_CANDIDATES, _HELPERS = 20, 5
 _LEAST_ROWS = 8.0
 """An inside less high than this (4 canonical pixels) shows nothing of use."""
 
@@ -46,8 +46,9 @@ class OpenMouths:
     curves: LipCurves
 
 
-def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, least_worth: float) -> tuple[Interior, str]:
-    """The person's own open mouth where key frames show one worth `least_worth`, else a painted one; and which.
+def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, least_worth: float) -> tuple[Interior, str, float]:
+    """The person's own open mouth where key frames show one worth `least_worth`, else a painted one; which; and how
+    bright the darker side of the face is, against the other.
 
     `rest`: the frame of which `shape` is."""
     at_rest = int(mouths.at[[k.index for k in mouths.keys].index(rest.index)])
@@ -61,12 +62,14 @@ def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, least_worth: f
         if made.height >= _LEAST_ROWS:
             cuts.append((made, mouths.keys[int(pick)].index))
     cuts.sort(key=lambda c: -c[0].worth)
+    light = side_light(rest, shape.moved(*(float(v) for v in mouths.shift[at_rest])))
     if not cuts or cuts[0][0].worth < least_worth:
-        return painted(shape, tints.skin, tints.lower), "painted"
+        return _lit(painted(shape, tints.skin, tints.lower), light), "painted", min(light)
     best, index = cuts[0]
-    painting = painted(shape, tints.skin, tints.lower, upper_teeth=best.whole < LEAST_WHOLE)
+    painting = _lit(painted(shape, tints.skin, tints.lower, upper_teeth=best.whole < LEAST_WHOLE), light)
     made_of = compose(best, [c for c, _ in cuts[1 : 1 + _HELPERS]], shape.half * SCALE, painting)
-    return made_of.interior, f"frame {index}" + (f" and {made_of.used} more" if made_of.used else "")
+    source = f"frame {index}" + (f" and {made_of.used} more" if made_of.used else "")
+    return made_of.interior, source, min(light)
 
 
 def cut_of(mouths: OpenMouths, pick: int, shape: MouthShape, tints: Tints) -> Cut:
@@ -115,7 +118,7 @@ def tints_of(key: Key, shape: MouthShape) -> Tints:
     # Chin, cheeks and upper lip may be shaded or bearded: the skin is what the brighter part of the picture shows.
     small = cv2.resize(picture, (40, 34), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
     bright = small.sum(axis=1)
-    skin = small[(bright > np.percentile(bright, 60)) & (bright < np.percentile(bright, 90))].mean(axis=0)[::-1]
+    skin = small[(bright >= np.percentile(bright, 60)) & (bright <= np.percentile(bright, 90))].mean(axis=0)[::-1]
     red = y - 0.22 * shape.gap - 0.5 * shape.upper
     upper = _median(picture, scale, (c - 10, red - 1.5, c + 10, red + 1.5))
     under = y + 0.78 * shape.gap
@@ -123,10 +126,37 @@ def tints_of(key: Key, shape: MouthShape) -> Tints:
     return Tints(np.asarray(skin, np.float32), upper, lower)
 
 
+def side_light(key: Key, shape: MouthShape) -> tuple[float, float]:
+    """How bright it is left and right of the mouth, the brighter side being 1."""
+    sides = []
+    for sign in (-1, 1):
+        at = shape.centre + sign * 1.4 * shape.half
+        box = (at - 0.5 * shape.half, shape.c0 - 36, at + 0.5 * shape.half, shape.c0 + 6)
+        # A beard reaches up one cheek further than up the other when the head is turned: what is bright is skin.
+        sides.append(float(np.percentile(_part(key.image(), key.scale, box).mean(axis=1), 85)) + 2.0)
+    left, right = (side / max(sides) for side in sides)
+    return left, right
+
+
+def _lit(interior: Interior, light: tuple[float, float]) -> Interior:
+    """A painted inside in light from one side. What is nearly even (a beard's patch, a shadow) is left alone."""
+    if min(light) > 0.8:
+        return interior
+    u = np.clip((np.arange(interior.image.shape[1]) / SCALE - ORIGIN[0]) / 36.0, -1.0, 1.0)
+    left, right = np.log(np.maximum(light, 0.15))
+    gain = np.exp(left + (right - left) * (u + 1.0) / 2.0)
+    return replace(interior, image=np.asarray(interior.image * gain[None, :, None], np.float32))
+
+
 def _median(picture: NDArray[np.uint8], scale: float, box: tuple[float, float, float, float]) -> NDArray[np.float32]:
     """(3,) RGB of canonical `box`."""
+    return np.asarray(np.median(_part(picture, scale, box), axis=0)[::-1], np.float32)
+
+
+def _part(picture: NDArray[np.uint8], scale: float, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """(n, 3) pixels of canonical `box`, at least one."""
     x0, y0 = (int((v - low) * scale) for v, low in zip(box[:2], KEY_BOX[:2], strict=True))
     x1, y1 = (int((v - low) * scale) for v, low in zip(box[2:], KEY_BOX[:2], strict=True))
     h, w = picture.shape[:2]
-    part = picture[np.clip(y0, 0, h - 1) : max(y1, y0 + 1, 1), np.clip(x0, 0, w - 1) : max(x1, x0 + 1, 1)]
-    return np.asarray(np.median(part.reshape(-1, 3), axis=0)[::-1], np.float32)
+    x0, y0 = int(np.clip(x0, 0, w - 1)), int(np.clip(y0, 0, h - 1))
+    return np.asarray(picture[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].reshape(-1, 3))

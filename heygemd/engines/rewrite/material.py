@@ -51,6 +51,7 @@ class ShotMaterial:
     `shift` (n, 2): where the mouth is, against where `shape` has it · `opening` (n,) · `width` (n,) in
     deviations · `trust` (n,) 0..1.
     `mode`: "own" warps each frame's own lips; "reference" puts the lips of one resting frame in their place first.
+    `side_light`: the darker side of the face over the brighter one.
     """
 
     number: int
@@ -64,6 +65,7 @@ class ShotMaterial:
     reason: str
     interior: Interior
     interior_from: str
+    side_light: float
     picture: NDArray[np.uint8]
     picture_scale: float
 
@@ -130,7 +132,7 @@ def material_of(
         if shape.gap < CLOSED_PX:
             shape = along(shape, found)
     mouths = OpenMouths(keys, at, opening, seen, turn, curves)
-    interior, source = interior_of(mouths, shape, key, LEAST_WORTH if talking else -9.0)
+    interior, source, side_light = interior_of(mouths, shape, key, LEAST_WORTH if talking else -9.0)
     # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
     shape = shape.moved(*(float(v) for v in seen[rest_row]))
     seen = seen - seen[rest_row]
@@ -155,6 +157,7 @@ def material_of(
         reason,
         interior,
         source,
+        side_light,
         np.ascontiguousarray(picture[:, :, ::-1]),
         key.scale,
     )

@@ -39,6 +39,12 @@ class _Shot:
         self.scale = scale
         self.picture = np.asarray(arrays[name + "picture"], np.float32)
         self.interior = Interior(np.asarray(arrays[name + "inside"], np.float32), split, opening, *numbers[4:7])
+        self.even = cv2.GaussianBlur(
+            cv2.resize(self.picture, _COARSE, interpolation=cv2.INTER_AREA),
+            (0, 0),
+            6.0,
+            borderType=cv2.BORDER_REPLICATE,
+        )
         self.coarse = cv2.resize(self.picture, _COARSE, interpolation=cv2.INTER_AREA)
         self.mask = _lip_mask(self.shape)
         self.ring = _ring(self.shape)
@@ -119,11 +125,12 @@ class RewriteRenderer:
         per_pixel = canon.scale_of(matrix)
         warp = fields(shot.shape, opening, float(self._commands.width[region.index]), 1.2 + 1.6 / per_pixel)
         strength = self._strength(region.index, region.source_index)
+        gain: Picture | None = None
         if shot.reference:
             own = float(self._opening[region.source_index])
             jaw = jaw_drop(shot.shape, (1 - UPPER_SHARE) * (opening - own))
             outer = _moved(region.image, matrix, np.stack([warp.dx, -jaw], axis=-1))
-            self._put_lips(outer, shot, region.image, matrix, warp)
+            gain = self._put_lips(outer, shot, region.image, matrix, warp)
         else:
             # Above the mouth one field holds, below the other; on the line itself both are hidden or zero.
             dy = np.where(warp.below_upper < warp.above_lower, warp.dy_upper, warp.dy_lower)
@@ -133,7 +140,7 @@ class RewriteRenderer:
                 _seal(outer, shot.shape, matrix, warp, 1.0 - opening / _SEALED)
         if opening > 0.05:
             teeth = float(self._commands.teeth[region.index])
-            _put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel)
+            _put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel, gain)
         window = Window(matrix, FIELD_BOX, region.image.shape)
         mask = np.zeros(region.image.shape[:2], np.float32)
         mask[window.slices] = _border(*window.points()) * np.float32(strength)
@@ -161,13 +168,18 @@ class RewriteRenderer:
             borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _put_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> None:
-        """The resting lips of the reference over the frame, opened, in the frame's light."""
+    def _put_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> Picture:
+        """The resting lips of the reference over the frame, opened, in the frame's light.
+
+        Returns how much brighter the skin is than in the reference, small, over KEY_BOX: (rows, columns, 3)."""
         window = Window(matrix, KEY_BOX, image.shape)
         dx, dy, _, _ = _displacement(window, warp)
         x, y = window.points()
         left, top = x + dx - KEY_BOX[0], y + dy - KEY_BOX[1]
-        change = _light(_coarse(image, matrix) - shot.coarse, shot.ring)
+        coarse = _coarse(image, matrix)
+        # Light that changed since, first as a factor that varies evenly over the face; then what is left of it.
+        relit = shot.coarse * (_even_gain(coarse, shot.coarse, shot.ring) - 1.0)
+        change = relit + _light(coarse - shot.coarse - relit, shot.ring)
         step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
         fine = cv2.remap(
             np.dstack([change, shot.mask]),
@@ -185,6 +197,7 @@ class RewriteRenderer:
         )
         here = outer[window.slices]
         here += fine[..., 3:] * (lips + fine[..., :3] - here)
+        return _gain(change, shot.even)
 
 
 def _displacement(window: Window, warp: Fields) -> tuple[Picture, Picture, Picture, Picture]:
@@ -195,7 +208,14 @@ def _displacement(window: Window, warp: Fields) -> tuple[Picture, Picture, Pictu
 
 
 def _put_inside(
-    outer: Picture, shot: _Shot, matrix: canon.Affine, warp: Fields, opening: float, teeth: float, per_pixel: float
+    outer: Picture,
+    shot: _Shot,
+    matrix: canon.Affine,
+    warp: Fields,
+    opening: float,
+    teeth: float,
+    per_pixel: float,
+    gain: Picture | None,
 ) -> None:
     shape = shot.shape
     rect = (
@@ -211,6 +231,10 @@ def _put_inside(
     alpha = np.clip(np.minimum(below, above) * np.float32(per_pixel), 0.0, 1.0)
     x, y = window.points()
     inner = pose(shot.interior, shape, x, y, below, above, opening, teeth)
+    if gain is not None:
+        step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
+        columns, rows = (x - KEY_BOX[0]) / np.float32(step[0]) - 0.5, (y - KEY_BOX[1]) / np.float32(step[1]) - 0.5
+        inner *= cv2.remap(gain, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     here = outer[window.slices]
     here += (alpha * np.float32(min(1.0, opening / 1.5)))[..., None] * (inner - here)
 
@@ -226,7 +250,11 @@ def _seal(outer: Picture, shape: MouthShape, matrix: canon.Affine, warp: Fields,
     lip = (np.abs(edges[..., 1] + 0.5 * shape.lower) < 2.0) & (np.abs(x - shape.centre) < 0.5 * shape.half)
     if not lip.any():
         return
-    colour = np.median(here[lip], axis=0)
+    # The lip's colour about there: with light from one side it is not the same all along.
+    soft = max(2.0, 0.3 * shape.half * canon.scale_of(matrix))
+    weight = lip.astype(np.float32) * 0.98 + 1e-4
+    spread = cv2.GaussianBlur(np.dstack([here * weight[..., None], weight]), (0, 0), soft)
+    colour = spread[..., :3] / spread[..., 3:]
     most = colour * (0.62 + 0.38 * np.clip(away / 3.0, 0.0, 1.0))[..., None]
     across = np.clip((1.0 - np.abs(x - shape.centre) / shape.half) / 0.15, 0.0, 1.0)
     share = np.exp(-0.5 * (away / 2.6) ** 2) * across * np.float32(strength)
@@ -293,6 +321,32 @@ def _light(difference: Picture, ring: Picture) -> Picture:
     stacked = np.dstack([difference * weight[..., None], weight])
     wide = cv2.GaussianBlur(stacked, (0, 0), 5.0, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(wide[..., :3] / (wide[..., 3:] + 0.02), np.float32)
+
+
+def _even_gain(now: Picture, then: Picture, ring: Picture) -> Picture:
+    """(rows, columns, 1): a factor between two small pictures whose logarithm is a plane, by the skin of the ring.
+
+    Where a third of the ring is neck or background, or a beard moved, the fit leaves it aside."""
+    rows, columns = ring.shape
+    used = ring > 0.3
+    ratio = np.log((now[used].sum(axis=1) + 12.0) / (then[used].sum(axis=1) + 12.0)).astype(np.float64)
+    y, x = (v / n * 2 - 1 for v, n in zip(np.nonzero(used), (rows, columns), strict=True))
+    basis = np.stack([np.ones(len(x)), x, y], axis=1)
+    plane = np.array([float(np.median(ratio)), 0.0, 0.0])
+    hold = np.diag([0.0, 0.15, 0.3]) * len(x) ** 0.5
+    for width in (0.4, 0.25, 0.15, 0.15):
+        weight = ring[used] / (1 + ((basis @ plane - ratio) / width) ** 2)
+        left = np.vstack([basis * weight[:, None], hold])
+        plane = np.linalg.lstsq(left, np.concatenate([ratio * weight, np.zeros(3)]), rcond=None)[0]
+    at_x = np.arange(columns)[None] / columns * 2 - 1
+    at_y = np.arange(rows)[:, None] / rows * 2 - 1
+    level = plane[0] + plane[1] * at_x + plane[2] * at_y
+    return np.asarray(np.exp(np.clip(level, -1.2, 1.2)), np.float32)[..., None]
+
+
+def _gain(change: Picture, even: Picture) -> Picture:
+    """What a difference in the light of the skin is as a factor, for what lies behind the lips."""
+    return np.clip((even + change) / np.maximum(even, 8.0), 0.4, 2.0)
 
 
 def _border(x: Picture, y: Picture) -> Picture:

@@ -191,6 +191,7 @@ def _summary(track: FaceTrack, shots: list[ShotMaterial], trust: NDArray[np.floa
                 "mode": made.mode,
                 "reason": made.reason,
                 "interior": made.interior_from,
+                "side_light": round(made.side_light, 2),
             }
             for made in shots
         ],

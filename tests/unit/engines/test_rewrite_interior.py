@@ -8,8 +8,11 @@ import pytest
 
 from heygemd.engines.rewrite.cavity import Cut, Tints, cut
 from heygemd.engines.rewrite.compose import compose
+from heygemd.engines.rewrite.inside import KEY_BOX, OpenMouths, interior_of
 from heygemd.engines.rewrite.interior import ORIGIN, SCALE, SIZE, painted
+from heygemd.engines.rewrite.render import _even_gain
 from heygemd.engines.rewrite.shape import MouthShape
+from heygemd.faces.lips import LipCurves
 
 W, H = int(SIZE[0] * SCALE), int(SIZE[1] * SCALE)
 CENTRE, HALF = ORIGIN[0] * SCALE, 58.0
@@ -104,3 +107,49 @@ def test_teeth_end_where_the_interior_splits_and_it_is_dark_there() -> None:
 def test_a_mouth_without_teeth_gets_none() -> None:
     dark = compose(taken(mouth(teeth=False)), [], HALF, painting()).interior
     assert dark.image[50:70, int(CENTRE) - 40 : int(CENTRE) + 40].mean() < 70
+
+
+class Picture:
+    """A key frame made of `image` (BGR of KEY_BOX, one pixel each)."""
+
+    index, scale = 0, 1.0
+
+    def __init__(self, image: np.ndarray) -> None:
+        self._image = image
+
+    def image(self) -> np.ndarray:
+        return self._image
+
+
+def painted_in(strong: float) -> tuple[np.ndarray, float]:
+    """What is painted into a closed mouth whose left side has `strong` times the light of its right one."""
+    height, width = KEY_BOX[3] - KEY_BOX[1], KEY_BOX[2] - KEY_BOX[0]
+    ramp = strong ** (-0.5 * np.tanh((np.arange(width) + KEY_BOX[0] - SHAPE.centre) / 40.0))
+    face = np.full((height, width, 3), SKIN[::-1], float) * 0.6 * ramp[None, :, None]
+    key = Picture(face.astype(np.uint8))
+    curves = LipCurves(np.linspace(98, 156, 13), np.zeros((1, 13, 4)), np.zeros((1, 13), np.float32), np.zeros(2))
+    closed = OpenMouths([key], np.array([0]), np.zeros(1), np.zeros((1, 2)), np.zeros(1, np.float32), curves)
+    made, source, darker = interior_of(closed, SHAPE, key, 0.15)
+    assert source == "painted"
+    return made.image[round((ORIGIN[1] + 3) * SCALE)].mean(axis=1), darker
+
+
+def test_what_is_painted_follows_light_from_one_side() -> None:
+    (even, alike), (lit, darker) = painted_in(1.0), painted_in(4.0)
+    assert alike > 0.95 and darker < 0.4
+    gain = lit / even
+    left, right = gain[int(CENTRE) - 40 : int(CENTRE) - 20].mean(), gain[int(CENTRE) + 20 : int(CENTRE) + 40].mean()
+    assert left > 1.4 * right
+
+
+def test_a_change_of_light_is_told_from_what_is_not_skin() -> None:
+    rows, columns = np.mgrid[0:40, 0:44] / 42.0 * 2 - 1
+    ring = np.exp(-0.5 * ((np.hypot(rows, columns) - 0.7) / 0.15) ** 2).astype(np.float32)
+    then = np.full((40, 44, 3), 120.0, np.float32)
+    change = np.exp(0.5 * columns - 0.1)[..., None].astype(np.float32)
+    now = then * change
+    now[28:, 30:] = 15.0  # a dark collar where there was skin
+    got = _even_gain(now, then, ring)
+    clear = (ring > 0.5) & ~((rows > 0.3) & (columns > 0.3))
+    assert np.abs(got[clear] / change[clear] - 1).max() < 0.12
+    np.testing.assert_allclose(_even_gain(then, then, ring), 1.0, atol=1e-5)
