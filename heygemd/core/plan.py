@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heygemd.core.coding import SOFTWARE
+from heygemd.core.coding import SOFTWARE, Coding
 from heygemd.core.errors import CannotFitError
 from heygemd.core.memory import Estimate
 
@@ -81,8 +81,8 @@ class Plan:
 
     `batch`, `precision`, `predicted_bytes` and `device_kind` are what is expected; `choices` are all ways that fit some
     device: by kind, the largest batch first. Which one it becomes is known when a device is free. `alone`: the device
-    must have nothing else on it (the last rung of the out-of-memory ladder). `encoder` (core.coding) is that of every
-    segment, whatever device renders it.
+    must have nothing else on it (the last rung of the out-of-memory ladder). `coding` says who
+    encodes every segment, whatever device renders it.
     """
 
     segments: tuple[Segment, ...]
@@ -92,8 +92,7 @@ class Plan:
     device_kind: str
     choices: tuple[Choice, ...] = ()
     alone: bool = False
-    encoder: str = SOFTWARE
-    encoder_reason: str = ""
+    coding: Coding = field(default_factory=Coding)
 
     @property
     def needs(self) -> dict[str, tuple[int, ...]]:
@@ -142,7 +141,7 @@ class Plan:
         """Every segment again, with the software's encoder, under new numbers: two encoders' cannot be joined."""
         free = max(s.number for s in self.segments) + 1
         segments = tuple(replace(segment, number=free + i) for i, segment in enumerate(self.segments))
-        return replace(self, segments=segments, encoder=SOFTWARE, encoder_reason=reason)
+        return replace(self, segments=segments, coding=replace(self.coding, encoder=SOFTWARE, encoder_reason=reason))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,7 +150,8 @@ class Plan:
     def from_dict(data: dict[str, Any]) -> Plan:
         segments = tuple(Segment(**segment) for segment in data["segments"])
         choices = tuple(Choice(**choice) for choice in data.get("choices", ()))
-        return Plan(**(data | {"segments": segments, "choices": choices}))
+        coding = Coding.from_dict(data.get("coding", {}))
+        return Plan(**(data | {"segments": segments, "choices": choices, "coding": coding}))
 
 
 def cut(request: PlanRequest) -> tuple[Segment, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from heygemd.core.capacity import Device
+from heygemd.core.coding import Coding
 from heygemd.core.errors import CannotFitError
 from heygemd.core.memory import (
     HOST_KIND,
@@ -28,10 +29,14 @@ BEST_BATCH = {"cpu": 8, "cuda": 64}
 
 
 class ItemMemory:
-    """The memory model at one item's resolution. `threads`: of a CPU worker's encoder."""
+    """The memory model at one item's resolution. `threads`: of a CPU worker's encoder. `coding`: the prepared one
+    unless given."""
 
-    def __init__(self, prepared: Prepared, calibration: Calibration, threads: int = 1) -> None:
+    def __init__(
+        self, prepared: Prepared, calibration: Calibration, threads: int = 1, coding: Coding | None = None
+    ) -> None:
         self._prepared = prepared
+        self._coding = coding or prepared.coding
         self._calibration = calibration
         self._threads = threads
         self.picture = picture_of(prepared)
@@ -62,7 +67,7 @@ class ItemMemory:
         if kind == "cpu":
             return found
         beside = self._calibration.estimate(self.load(HOST_KIND, precision, batch), host_bytes(self.picture, batch))
-        coders = coder_bytes(self.picture) if self._prepared.coding.on_card else 0
+        coders = coder_bytes(self.picture) if self._coding.on_card else 0
         return replace(found, host_bytes=beside.reserved_bytes, reserved_bytes=found.reserved_bytes + coders)
 
 
@@ -91,8 +96,26 @@ def plan_item(
     settings: SchedulerSettings,
     calibration: Calibration | None = None,
 ) -> Plan:
-    """Raises CannotFitError when no device can render the item even at its smallest."""
-    memory = ItemMemory(prepared, calibration or Calibration(), cpu_threads(devices))
+    """Raises CannotFitError when no device can render the item even at its smallest, without a card's coders."""
+    try:
+        return _plan_item(prepared, folder, devices, settings, calibration or Calibration(), prepared.coding)
+    except CannotFitError:
+        if not prepared.coding.on_card:
+            raise
+    why = "the card has no room for it beside the render"
+    coding = Coding(encoder_reason=why, decoder_reason=why)
+    return _plan_item(prepared, folder, devices, settings, calibration or Calibration(), coding)
+
+
+def _plan_item(
+    prepared: Prepared,
+    folder: ItemFolder,
+    devices: Sequence[Device],
+    settings: SchedulerSettings,
+    calibration: Calibration,
+    coding: Coding,
+) -> Plan:
+    memory = ItemMemory(prepared, calibration, cpu_threads(devices), coding)
     offers = _offers(prepared, devices)
     video = prepared.video
     if not offers:
@@ -113,17 +136,7 @@ def plan_item(
         settings.max_segment_megapixels * 10**6,
     )
     best = expected(found, offers)
-    coding = prepared.coding
-    return Plan(
-        cut(request),
-        best.batch,
-        best.precision,
-        best.predicted_bytes,
-        best.kind,
-        found,
-        encoder=coding.encoder,
-        encoder_reason=coding.encoder_reason,
-    )
+    return Plan(cut(request), best.batch, best.precision, best.predicted_bytes, best.kind, found, coding=coding)
 
 
 def _offers(prepared: Prepared, devices: Sequence[Device]) -> tuple[DeviceOffer, ...]:
@@ -144,7 +157,7 @@ def with_estimates(plan: Plan, prepared: Prepared, devices: Sequence[Device], ca
     What was admitted stays possible: where even the smallest is now thought too large, it gets all of the largest
     device, and is tried.
     """
-    memory = ItemMemory(prepared, calibration, cpu_threads(devices))
+    memory = ItemMemory(prepared, calibration, cpu_threads(devices), plan.coding)
     most: dict[str, int] = {}
     for device in devices:
         most[device.kind] = max(most.get(device.kind, 0), device.budget_bytes)

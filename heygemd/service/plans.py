@@ -55,8 +55,7 @@ class Plans:
                     room = WorkRoom(active.work.parent, settings.max_work_bytes, settings.min_free_work_bytes)
                     room.require(f"segments and result of {item.item.name}", render_bytes(item.prepared))
                 if plan is not None:
-                    encoder, why = plan.encoder, plan.encoder_reason
-                    fresh = replace(fresh, segments=plan.segments, encoder=encoder, encoder_reason=why)
+                    fresh = replace(fresh, segments=plan.segments, coding=plan.coding)
                 plan = fresh
                 self.keep(active, item, plan)
                 self._tell(active, item, item.prepared, plan)
@@ -125,7 +124,7 @@ class Plans:
             "encoder.chosen",
             **active.job.log_context(),
             item=item.item.name,
-            encoder=plan.encoder,
-            decoder=prepared.coding.decoder,
-            reason=plan.encoder_reason,
+            encoder=plan.coding.encoder,
+            decoder=plan.coding.decoder,
+            reason=plan.coding.encoder_reason,
         )

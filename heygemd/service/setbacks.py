@@ -131,7 +131,7 @@ class Setbacks:
         True: the item begins again in software, and what else runs for it is to be ended.
         """
         item, plan = running.item, running.item.plan
-        if plan is None or plan.encoder == SOFTWARE or not _wanted(running):
+        if plan is None or plan.coding.encoder == SOFTWARE or not _wanted(running):
             return False
         found = {item.segment_stats.get(number, {}).get("parameters") for number in item.done_segments}
         if len(found - {None}) < 2:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from heygemd.core.capacity import Device
-from heygemd.core.coding import SOFTWARE, Card
+from heygemd.core.coding import Card, Coding
 from heygemd.core.options import Options
 from heygemd.core.plan import Choice, Plan, Segment
 from heygemd.core.provenance import stronger_mark
@@ -77,11 +77,11 @@ def render_task(
     segment: Segment,
     device: Device,
     settings: TaskSettings,
-    encoder: str = SOFTWARE,
+    coding: Coding = Coding(),  # noqa: B008 - frozen
 ) -> Task:
     values = {
         "segment": asdict(segment),
-        "encoder": encoder,
+        "coding": coding.to_dict(),
         "batch": choice.batch,
         "precision": choice.precision,
         "media": settings.media.model_dump(),
@@ -117,7 +117,7 @@ def task_for(
     if choice is None:
         return finish_task(task_id, item.folder, item.plan, device, settings)
     segment = item.plan.segment(int(key.removeprefix("render:")))
-    return render_task(task_id, item.folder, choice, segment, device, settings, item.plan.encoder)
+    return render_task(task_id, item.folder, choice, segment, device, settings, item.plan.coding)
 
 
 def seen_by_worker(device: Device) -> str:

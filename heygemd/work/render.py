@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from heygemd.core.clip import Box
-from heygemd.core.coding import NVDEC, NVENC, SOFTWARE, Card
+from heygemd.core.coding import NVDEC, NVENC, SOFTWARE, Card, Coding
 from heygemd.core.errors import EncoderUnavailableError
 from heygemd.core.memory import GROUPS_AT_ONCE, QUEUE_BYTES
 from heygemd.core.plan import Segment
@@ -89,9 +89,16 @@ class SegmentRenderer:
     def close(self) -> None:
         self._renderer.close()
 
-    def render(self, segment: Segment, *, batch: int, report: Report, encoder: str = SOFTWARE) -> SegmentStats:
+    def render(
+        self,
+        segment: Segment,
+        *,
+        batch: int,
+        report: Report,
+        coding: Coding = Coding(),  # noqa: B008 - frozen
+    ) -> SegmentStats:
         """Write the segment under its final name, its figures beside it first. Raises HeygemdError; leaves no part."""
-        if encoder == NVENC and self._card is None:
+        if coding.encoder == NVENC and self._card is None:
             text = f"segment {segment.number} renders on the CPU, and its job is encoded on a card"
             raise EncoderUnavailableError(text, device="cpu")
         target = self.folder.segment(segment.number)
@@ -100,8 +107,8 @@ class SegmentRenderer:
         stats = SegmentStats()
         try:
             failpoint("render.begin")
-            self._encode(segment, temp, batch, stats, report, self._card if encoder == NVENC else None)
-            if encoder == NVENC:
+            self._encode(segment, temp, batch, stats, report, coding)
+            if coding.encoder == NVENC:
                 stats.parameters = parameter_hash(temp)
             failpoint("render.stats")
             self.folder.save_segment_stats(segment.number, asdict(stats))
@@ -113,7 +120,7 @@ class SegmentRenderer:
         return stats
 
     def _encode(
-        self, segment: Segment, temp: Path, batch: int, stats: SegmentStats, report: Report, card: Card | None
+        self, segment: Segment, temp: Path, batch: int, stats: SegmentStats, report: Report, coding: Coding
     ) -> None:
         options = self.prepared.options
         encoder = SegmentEncoder(
@@ -124,12 +131,12 @@ class SegmentRenderer:
             preset=self._media.preset,
             threads=self._threads,
             log=self.folder.log,
-            card=card,
+            card=self._card if coding.encoder == NVENC else None,
         )
         with encoder:
             sink: Sink[Frame] = Sink(encoder.write, max_bytes=QUEUE_BYTES, size=_frame_bytes, name="encode")
             try:
-                for frame in self._finished(segment, batch, stats):
+                for frame in self._finished(segment, batch, stats, coding):
                     started = time.monotonic()
                     failpoint("render.frame")
                     sink.put(frame)
@@ -143,8 +150,8 @@ class SegmentRenderer:
                 sink.abandon()
                 raise
 
-    def _finished(self, segment: Segment, batch: int, stats: SegmentStats) -> Iterator[Frame]:
-        groups = self._groups(segment, batch, stats)
+    def _finished(self, segment: Segment, batch: int, stats: SegmentStats, coding: Coding) -> Iterator[Frame]:
+        groups = self._groups(segment, batch, stats, coding)
         try:
             for group, seconds in side_by_side(self._rendered, groups, threads=GROUPS_AT_ONCE, name="render"):
                 for stage, spent in seconds.items():
@@ -155,7 +162,7 @@ class SegmentRenderer:
         finally:
             groups.close()
 
-    def _groups(self, segment: Segment, batch: int, stats: SegmentStats) -> Generator[list[_Work]]:
+    def _groups(self, segment: Segment, batch: int, stats: SegmentStats, coding: Coding) -> Generator[list[_Work]]:
         """Frames that go through the engine together, with the frames between them that pass."""
         sources = self._sources[segment.first_frame : segment.stop_frame]
         reader = FrameReader(
@@ -163,7 +170,7 @@ class SegmentRenderer:
             self.prepared.video,
             self._table,
             log=self.folder.log,
-            card=self._card if self.prepared.coding.decoder == NVDEC else None,
+            card=self._card if coding.decoder == NVDEC else None,
         )
         frames = prefetch(reader.sequence(sources), max_bytes=QUEUE_BYTES, size=_frame_bytes, name="decode")
         group: list[_Work] = []

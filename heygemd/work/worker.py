@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from heygemd.core.coding import SOFTWARE, Card
+from heygemd.core.coding import Card, Coding
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
 from heygemd.core.options import Options
 from heygemd.core.plan import Plan, Segment
@@ -151,8 +151,8 @@ class Worker:
             )
             warm.drop_unused()  # a model of another job's is not in what was reserved for this one
         peak.reset_peak()
-        encoder = values.get("encoder", SOFTWARE)
-        stats = self._renderer.render(segment, batch=values["batch"], report=self.report, encoder=encoder)
+        coding = Coding.from_dict(values.get("coding", {}))
+        stats = self._renderer.render(segment, batch=values["batch"], report=self.report, coding=coding)
         outside = values.get("outside_bytes")
         on_device = None if task.device == "cpu" else peak.peak_bytes(outside_bytes=outside)
         return asdict(stats) | ({} if on_device is None else {"device_peak_bytes": on_device})

@@ -21,6 +21,8 @@ from heygemd.work.render import SegmentRenderer
 from tests import media, nvenc
 from tests.integration.test_pipeline import frames_of, prepared_item, quiet
 
+ON_CARD = Coding("nvenc", "", "nvdec", "")
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,19 +34,19 @@ def test_decoded_encoded_and_joined(tmp_path: Path, clip: Path, monkeypatch: pyt
     made = prepared_item(tmp_path / "item", clip, voice, quality="high")
     assert made.coding == Coding("software", "it renders on the CPU", "software", "it renders on the CPU")
     item = ItemFolder(tmp_path / "item")
-    item.save_prepared(replace(made, coding=Coding("nvenc", "", "nvdec", "")))
+    item.save_prepared(replace(made, coding=ON_CARD))
     fake = nvenc.install(tmp_path / "bin", monkeypatch)
     frames = made.num_frames
     segments = (Segment(0, 0, frames // 2), Segment(1, frames // 2, frames))
     renderer = SegmentRenderer(item, device="cuda:0", precision="float32", media=MediaSettings(), threads=1)
     try:
-        stats = [renderer.render(segment, batch=4, report=quiet, encoder="nvenc") for segment in segments]
+        stats = [renderer.render(segment, batch=4, report=quiet, coding=ON_CARD) for segment in segments]
     finally:
         renderer.close()
     assert {s.decoder for s in stats} == {"nvdec"}
     assert len({s.parameters for s in stats}) == 1 and stats[0].parameters
     assert len(fake.encodes) == 2 and len(fake.decodes) >= 2
-    plan = Plan(segments, 4, "float32", 0, "cuda", encoder="nvenc")
+    plan = Plan(segments, 4, "float32", 0, "cuda", coding=ON_CARD)
     checked = finish(item, plan, MediaSettings(), quiet)["checked"]
     assert (checked["frames"], checked["video_codec"]) == (frames, "h264")
     theirs = frames_of(item.result / "video.mp4", 256)
@@ -58,7 +60,7 @@ def test_on_the_cpu_it_is_refused_at_once(tmp_path: Path, clip: Path) -> None:
         ItemFolder(tmp_path / "item"), device="cpu", precision="float32", media=MediaSettings(), threads=1
     )
     with pytest.raises(EncoderUnavailableError, match="on the CPU"):
-        renderer.render(Segment(0, 0, 5), batch=4, report=quiet, encoder="nvenc")
+        renderer.render(Segment(0, 0, 5), batch=4, report=quiet, coding=ON_CARD)
     renderer.close()
 
 

@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from heygemd.core.coding import Card, Coding
 from heygemd.core.errors import EncoderUnavailableError, HeygemdError, RenderError
 from heygemd.core.job import JobState
+from heygemd.core.memory import Calibration
+from heygemd.core.plan import BATCHES, Plan
+from heygemd.core.settings import SchedulerSettings
 from heygemd.core.task import Message, Task
+from heygemd.service.planning import plan_item, with_estimates
 from heygemd.service.tasks import card_of
-from heygemd.work.item import Prepared
+from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
 from tests.unit.service import fakes
 from tests.unit.service.fakes import Rig
 
@@ -30,7 +35,7 @@ def on_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def encoders(seen: list[Task]) -> list[tuple[int, str]]:
-    return [(task.values["segment"]["number"], task.values["encoder"]) for task in seen]
+    return [(task.values["segment"]["number"], task.values["coding"]["encoder"]) for task in seen]
 
 
 def rig_with(tmp_path: Path, script: fakes.Script) -> tuple[Rig, list[Task]]:
@@ -82,14 +87,14 @@ def test_no_session_makes_the_whole_result_in_software(tmp_path: Path) -> None:
     rig, seen = rig_with(
         tmp_path,
         lambda task, _attempt: (
-            FULL if task.values["encoder"] == "nvenc" and task.values["segment"]["number"] == 2 else None
+            FULL if task.values["coding"]["encoder"] == "nvenc" and task.values["segment"]["number"] == 2 else None
         ),
     )
     rig.submit()
     rig.run()
     assert rig.dispatcher.ended[0].state is JobState.DONE
     assert encoders(seen)[-3:] == [(3, "software"), (4, "software"), (5, "software")]
-    frames = [task.values["segment"] for task in seen if task.values["encoder"] == "software"]
+    frames = [task.values["segment"] for task in seen if task.values["coding"]["encoder"] == "software"]
     assert [(s["first_frame"], s["stop_frame"]) for s in frames] == [(0, 25), (25, 50), (50, 75)]
     (replaced,) = events(rig, "encoder.replaced")
     assert "OpenEncodeSessionEx" in replaced["reason"]
@@ -101,7 +106,7 @@ def test_no_session_makes_the_whole_result_in_software(tmp_path: Path) -> None:
 
 def test_a_segment_on_the_cpu_needs_no_second_try(tmp_path: Path) -> None:
     gone = EncoderUnavailableError("segment 0 renders on the CPU", device="cpu")
-    rig, seen = rig_with(tmp_path, lambda task, _attempt: gone if task.values["encoder"] == "nvenc" else None)
+    rig, seen = rig_with(tmp_path, lambda task, _attempt: gone if task.values["coding"]["encoder"] == "nvenc" else None)
     rig.submit()
     rig.run()
     assert rig.dispatcher.ended[0].state is JobState.DONE
@@ -115,7 +120,7 @@ def test_what_was_begun_before_does_not_count_afterwards(tmp_path: Path) -> None
     gone = EncoderUnavailableError("segment 0 renders on the CPU", device="cpu")
 
     def script(task: Task, _attempt: int) -> HeygemdError | None:
-        if task.values["encoder"] == "software":
+        if task.values["coding"]["encoder"] == "software":
             return None
         return gone if task.values["segment"]["number"] == 0 else fatal
 
@@ -132,7 +137,7 @@ def test_two_models_of_card_whose_streams_differ(tmp_path: Path, monkeypatch: py
 
     def answer(task: Task) -> Message:
         message = plain(task)
-        if task.kind == "render" and task.values["encoder"] == "nvenc":
+        if task.kind == "render" and task.values["coding"]["encoder"] == "nvenc":
             message.values["parameters"] = "b" if task.values["segment"]["number"] == 1 else "a"
         return message
 
@@ -159,3 +164,21 @@ def test_a_card_is_known_by_its_uuid() -> None:
     assert card == Card(1, "GPU-1")
     assert (card.number, card.environment) == (0, {"CUDA_VISIBLE_DEVICES": "GPU-1"})
     assert (Card(1).number, Card(1).environment) == (1, {})
+
+
+@pytest.mark.parametrize(("mib", "encoder"), [(8000, "nvenc"), (700, "software")])
+def test_a_card_with_room_for_the_render_alone_leaves_encoding_to_software(
+    tmp_path: Path, mib: int, encoder: str
+) -> None:
+    folder = ItemFolder(tmp_path)
+    folder.make()
+    folder.save_arrays("cuts", {"cost": np.zeros(75, np.float32)})
+    points = tuple(MemoryPoint("cuda", "float32", batch, 2**20 * (100 + batch)) for batch in BATCHES)
+    made = replace(fakes.prepared(75), memory=points)
+    gpu = replace(fakes.CPU, name="cuda:0", kind="cuda", uuid="GPU-1", budget_bytes=mib * 2**20)
+    plan = plan_item(made, folder, [gpu], SchedulerSettings())
+    assert plan.coding.encoder == encoder
+    assert ("no room" in plan.coding.encoder_reason) == (encoder == "software")
+    assert Plan.from_dict(plan.to_dict()) == plan
+    room = plan.choices[-1].reserved_bytes
+    assert with_estimates(plan, made, [gpu], Calibration()).choices[-1].reserved_bytes == room
