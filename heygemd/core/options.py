@@ -35,6 +35,10 @@ class Options(BaseModel):
     liveliness: Annotated[
         Literal["on", "off"], Field(description="rewrite: the person in a still image blinks and breathes")
     ] = "on"
+    interior: Annotated[
+        Literal["auto", "own", "painted"],
+        Field(description="rewrite: whether the mouth's inside is taken from the person's own frames or painted"),
+    ] = "auto"
     sync_offset_seconds: Annotated[
         float, Field(ge=-2.0, le=2.0, description="moves the mouth against the sound; positive = the mouth comes later")
     ] = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -46,11 +47,20 @@ class OpenMouths:
     curves: LipCurves
 
 
-def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, least_worth: float) -> tuple[Interior, str, float]:
-    """The person's own open mouth where key frames show one worth `least_worth`, else a painted one; which; and how
-    bright the darker side of the face is, against the other.
+@dataclass(frozen=True)
+class Choice:
+    """`source`: painted, or which frames; `why`: in words; `side_light`: the darker side of the face over the other."""
 
-    `rest`: the frame of which `shape` is."""
+    interior: Interior
+    source: str
+    why: str
+    side_light: float
+
+
+def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, choice: str, least_worth: float) -> Choice:
+    """The person's own open mouth where key frames show one worth `least_worth`, else a painted one.
+
+    `rest`: the frame of which `shape` is. `choice`: as in Options.interior."""
     at_rest = int(mouths.at[[k.index for k in mouths.keys].index(rest.index)])
     tints = tints_of(rest, shape.moved(*(float(v) for v in mouths.shift[at_rest])))
     cuts = []
@@ -63,13 +73,19 @@ def interior_of(mouths: OpenMouths, shape: MouthShape, rest: Key, least_worth: f
             cuts.append((made, mouths.keys[int(pick)].index))
     cuts.sort(key=lambda c: -c[0].worth)
     light = side_light(rest, shape.moved(*(float(v) for v in mouths.shift[at_rest])))
-    if not cuts or cuts[0][0].worth < least_worth:
-        return _lit(painted(shape, tints.skin, tints.lower), light), "painted", min(light)
+    if choice == "own":
+        least_worth = -math.inf
+    if choice == "painted" or not cuts or cuts[0][0].worth < least_worth:
+        why = "no frame shows a mouth open enough" if not cuts else "no frame shows the inside well enough"
+        picture = _lit(painted(shape, tints.skin, tints.lower), light)
+        return Choice(picture, "painted", "asked for" if choice == "painted" else why, min(light))
     best, index = cuts[0]
     painting = _lit(painted(shape, tints.skin, tints.lower, upper_teeth=best.whole < LEAST_WHOLE), light)
     made_of = compose(best, [c for c, _ in cuts[1 : 1 + _HELPERS]], shape.half * SCALE, painting)
     source = f"frame {index}" + (f" and {made_of.used} more" if made_of.used else "")
-    return made_of.interior, source, min(light)
+    seen = f"shows {best.whole:.0%} of the upper teeth" if best.whole >= LEAST_WHOLE else "shows hardly any teeth"
+    why = f"of {len(cuts)} open mouths this one is seen best, and {seen}"
+    return Choice(made_of.interior, source, why, min(light))
 
 
 def cut_of(mouths: OpenMouths, pick: int, shape: MouthShape, tints: Tints) -> Cut:

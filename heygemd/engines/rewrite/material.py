@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 
 from heygemd.engines.base import Arrays
-from heygemd.engines.rewrite.inside import OpenMouths, interior_of
-from heygemd.engines.rewrite.interior import Interior
+from heygemd.engines.rewrite.inside import Choice, OpenMouths, interior_of
 from heygemd.engines.rewrite.shape import MouthShape, along, fit_shape
 from heygemd.faces import canon
 from heygemd.faces.lipflow import mouth_motion
@@ -51,7 +50,6 @@ class ShotMaterial:
     `shift` (n, 2): where the mouth is, against where `shape` has it · `opening` (n,) · `width` (n,) in
     deviations · `trust` (n,) 0..1.
     `mode`: "own" warps each frame's own lips; "reference" puts the lips of one resting frame in their place first.
-    `side_light`: the darker side of the face over the brighter one.
     """
 
     number: int
@@ -63,9 +61,7 @@ class ShotMaterial:
     shape: MouthShape
     mode: str
     reason: str
-    interior: Interior
-    interior_from: str
-    side_light: float
+    inside: Choice
     picture: NDArray[np.uint8]
     picture_scale: float
 
@@ -77,15 +73,15 @@ class ShotMaterial:
                 [
                     self.mode == REFERENCE,
                     self.picture_scale,
-                    self.interior.split,
-                    self.interior.opening,
-                    self.interior.tilt,
-                    self.interior.bend,
-                    self.interior.top,
+                    self.inside.interior.split,
+                    self.inside.interior.opening,
+                    self.inside.interior.tilt,
+                    self.inside.interior.bend,
+                    self.inside.interior.top,
                 ],
                 np.float32,
             ),
-            name + "inside": np.clip(self.interior.image + 0.5, 0, 255).astype(np.uint8),
+            name + "inside": np.clip(self.inside.interior.image + 0.5, 0, 255).astype(np.uint8),
             name + "picture": self.picture,
         }
 
@@ -98,8 +94,10 @@ def material_of(
     track: FaceTrack,
     raw: NDArray[np.float64],
     fps: float,
+    choice: str,
 ) -> ShotMaterial | None:
-    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing."""
+    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing.
+    `choice`: Options.interior."""
     if not keys:
         return None
     eyes = np.asarray(track.eyes[number], np.float64)
@@ -132,7 +130,7 @@ def material_of(
         if shape.gap < CLOSED_PX:
             shape = along(shape, found)
     mouths = OpenMouths(keys, at, opening, seen, turn, curves)
-    interior, source, side_light = interior_of(mouths, shape, key, LEAST_WORTH if talking else -9.0)
+    inside = interior_of(mouths, shape, key, choice, LEAST_WORTH if talking else -9.0)
     # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
     shape = shape.moved(*(float(v) for v in seen[rest_row]))
     seen = seen - seen[rest_row]
@@ -155,9 +153,7 @@ def material_of(
         shape,
         REFERENCE if talking else OWN,
         reason,
-        interior,
-        source,
-        side_light,
+        inside,
         np.ascontiguousarray(picture[:, :, ::-1]),
         key.scale,
     )

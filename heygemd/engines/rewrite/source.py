@@ -66,6 +66,7 @@ class RewriteAnalyser:
         choice = options.face_box or options.face
         self._rate = video.fps
         self._fps = float(video.fps)
+        self._interior = options.interior
         self._own_speech = own_speech
         self._tracker = FaceTracker(detector, choice, video.width, video.height, self._fps)
         self._path = work / "mouths.bin"
@@ -125,7 +126,7 @@ class RewriteAnalyser:
             if not len(rows):
                 continue
             keys = [k for k in self._keys if track.shot[k.index] == number]
-            made = material_of(number, rows, self._spool.read, keys, track, raw, self._fps)
+            made = material_of(number, rows, self._spool.read, keys, track, raw, self._fps, self._interior)
             if made is None:
                 continue
             shift[rows], opening[rows], trust[rows] = made.shift, made.opening, made.trust
@@ -190,8 +191,9 @@ def _summary(track: FaceTrack, shots: list[ShotMaterial], trust: NDArray[np.floa
                 "frames": len(made.rows),
                 "mode": made.mode,
                 "reason": made.reason,
-                "interior": made.interior_from,
-                "side_light": round(made.side_light, 2),
+                "interior": made.inside.source,
+                "interior_why": made.inside.why,
+                "side_light": round(made.inside.side_light, 2),
             }
             for made in shots
         ],

@@ -176,6 +176,18 @@ def test_a_talking_person_obeys(name: str, tmp_path: Path) -> None:
     assert np.corrcoef(seen, command)[0, 1] > 0.85
 
 
+def test_the_inside_can_be_painted_on_demand_and_the_receipt_says_why(
+    still: Analysis, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    assert still.summary["shots"][0]["interior"] == "frame 0"
+    assert "of the upper teeth" in still.summary["shots"][0]["interior_why"]
+    assert 0.8 < still.summary["shots"][0]["side_light"] <= 1
+    analyser = RewriteEngine().analyser(VIDEO, Options(interior="painted"), None, tmp_path, CascadeDetector())
+    analyser.update(AnalysisFrame(0, portrait, 1.0))
+    shot = analyser.finish().summary["shots"][0]
+    assert (shot["interior"], shot["interior_why"]) == ("painted", "asked for")
+
+
 def test_own_speech_is_learned_only_when_the_mouth_speaks(still: Analysis) -> None:
     frames = np.full(200, np.nan, np.float32)
     arrays, told = learn_own(np.zeros(16000 * 8, np.float32), frames, frames, Fraction(25))

@@ -129,9 +129,9 @@ def painted_in(strong: float) -> tuple[np.ndarray, float]:
     key = Picture(face.astype(np.uint8))
     curves = LipCurves(np.linspace(98, 156, 13), np.zeros((1, 13, 4)), np.zeros((1, 13), np.float32), np.zeros(2))
     closed = OpenMouths([key], np.array([0]), np.zeros(1), np.zeros((1, 2)), np.zeros(1, np.float32), curves)
-    made, source, darker = interior_of(closed, SHAPE, key, 0.15)
-    assert source == "painted"
-    return made.image[round((ORIGIN[1] + 3) * SCALE)].mean(axis=1), darker
+    made = interior_of(closed, SHAPE, key, "auto", 0.15)
+    assert made.source == "painted" and made.why == "no frame shows a mouth open enough"
+    return made.interior.image[round((ORIGIN[1] + 3) * SCALE)].mean(axis=1), made.side_light
 
 
 def test_what_is_painted_follows_light_from_one_side() -> None:
