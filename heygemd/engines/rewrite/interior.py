@@ -53,7 +53,7 @@ def painted(
     u = x / shape.half
     light = float(skin @ np.array([0.299, 0.587, 0.114], np.float32))
     tint = skin / max(float(skin.mean()), 1.0)
-    enamel = light * 0.86 * (0.55 * tint + 0.45 * np.array([1.03, 1.0, 0.93], np.float32))
+    enamel = light * 0.86 * (0.7 * tint + 0.3 * np.array([1.03, 1.0, 0.93], np.float32))
     cave = np.minimum(lip * 0.22, 60.0) * np.array([1.0, 0.62, 0.62], np.float32)
     flesh = lip * np.array([0.72, 0.62, 0.62], np.float32)
     image = np.broadcast_to(cave, (h, w, 3)).astype(np.float32).copy()
@@ -64,7 +64,7 @@ def painted(
     low = (0.5 + 0.5 * np.tanh((y - (14.5 + 1.5 * u**2)) / 1.4)) * np.exp(-((u / 0.62) ** 4))
     image += (low * 0.35)[..., None] * (enamel * 0.75 - image)
     if not upper_teeth:
-        return Interior(cv2.GaussianBlur(image, (0, 0), 0.9), 9.0, PAINTED_OPENING)
+        return Interior(cv2.GaussianBlur(image, (0, 0), 1.1), 9.0, PAINTED_OPENING)
     # Upper teeth: an arc, scalloped, darker to the sides where the cheeks shade them.
     bounds = np.array([0.0, 7.6, 13.6, 19.2, 24.0, 28.5], np.float32) * shape.half / 29.0
     index = np.clip(np.searchsorted(bounds, np.abs(x[0]), side="right") - 1, 0, 4)
@@ -72,11 +72,11 @@ def painted(
     length = np.array([6.6, 6.0, 6.3, 5.6, 5.0], np.float32)[index]
     edge = length - 1.3 * np.abs(2 * across - 1) ** 4 - 1.2 * u[0] ** 2
     tooth = 0.5 - 0.5 * np.tanh((y - edge[None]) / 0.9)
-    gap = 1.0 - 0.35 * np.exp(-(((1 - np.abs(2 * across - 1)) / 0.12) ** 2))
+    gap = 1.0 - 0.15 * np.exp(-(((1 - np.abs(2 * across - 1)) / 0.16) ** 2))
     roundness = np.clip(1.05 - 0.55 * np.abs(u[0]) ** 1.5, 0.2, 1.0)
-    shade = gap * roundness * np.clip(0.93 + 0.02 * y, 0.72, 1.0)
+    shade = gap * roundness * np.clip(0.97 + 0.02 * y, 0.76, 1.02)
     image += tooth[..., None] * (shade[..., None] * enamel - image)
-    return Interior(cv2.GaussianBlur(image, (0, 0), 0.9), 9.0, PAINTED_OPENING)
+    return Interior(cv2.GaussianBlur(image, (0, 0), 1.1), 9.0, PAINTED_OPENING)
 
 
 def pose(
