@@ -298,7 +298,7 @@ def _coarse_points() -> tuple[Picture, Picture]:
 def _distance(shape: MouthShape) -> Picture:
     """0 in the middle of the mouth, 1 on the rim of what the reference replaces."""
     x, y = _coarse_points()
-    across = np.abs(x - shape.centre) / (1.65 * shape.half)
+    across = np.abs(x - shape.centre) / (1.9 * shape.half)
     level = y - shape.c0
     tall = np.where(level < 0, -level / (shape.upper + 13.0), level / (shape.gap + shape.lower + 24.0))
     return np.asarray((across**2.6 + tall**2.6) ** (1 / 2.6), np.float32)
