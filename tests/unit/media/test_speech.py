@@ -29,14 +29,16 @@ def test_phones_cover_the_sound_exactly(source: EspeakSource, tmp_path: Path) ->
 def test_chinese_is_spoken_as_chinese_not_as_character_names(source: EspeakSource, tmp_path: Path) -> None:
     spoken = source.speak("你好，世界", tmp_path / "out.wav")
     assert spoken.language == "cmn"
-    assert [p.symbol for p in spoken.phones if not p.symbol.startswith("_")][:4] == ["n", "i", "X", "Au"]
+    # espeak-ng 1.52 writes stress into the symbol: 'i
+    symbols = [p.symbol.lstrip("'") for p in spoken.phones if not p.symbol.startswith("_")]
+    assert symbols[:4] == ["n", "i", "X", "Au"]
     # four syllables, not four times "Chinese letter"
     assert spoken.duration_seconds < 2.5
 
 
 def test_mixed_text_keeps_its_order_and_times_go_on(source: EspeakSource, tmp_path: Path) -> None:
     spoken = source.speak("我叫Bob Miller，你好", tmp_path / "out.wav")
-    symbols = " ".join(p.symbol for p in spoken.phones if not p.symbol.startswith("_"))
+    symbols = " ".join(p.symbol.lstrip("'") for p in spoken.phones if not p.symbol.startswith("_"))
     assert symbols.startswith("w o") and "b 0 b m I l" in symbols and symbols.endswith("n i X Au")
     starts = [p.start_seconds for p in spoken.phones]
     assert starts == sorted(starts) and spoken.phones[-1].end_seconds <= spoken.duration_seconds + 1e-6
