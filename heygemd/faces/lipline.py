@@ -85,9 +85,10 @@ def _held(ridge: Floats, lips: Floats, usual: Floats, start: int) -> tuple[Float
     # Beyond where a mouth is for sure it goes on as it came, more or less.
     left, right = (path[:8].mean() - path[0]) / 3.5, (path[-1] - path[-8:].mean()) / 3.5
     middle += 0.5 * beyond * np.where(columns < start, -left, right)
-    loose = 1.5 + 0.3 * beyond
-    rows = np.arange(HEIGHT)[:, None]
-    near = np.exp(-0.5 * ((rows - middle[None]) / loose[None]) ** 2)
+    # Corners drop suddenly rather than rise: what rises is a moustache.
+    off = np.arange(HEIGHT)[:, None] - middle[None]
+    loose = np.where(off > 0, 2.0 + 0.7 * beyond[None], 1.5 + 0.3 * beyond[None])
+    near = np.exp(-0.5 * (off / loose) ** 2)
     return np.asarray(ridge * near, np.float32), float(path[int(np.argmin(np.abs(sure - start)))])
 
 

@@ -36,6 +36,16 @@ def drawn(moustache: bool = False) -> np.ndarray:
     return np.clip(cv2.resize(big, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) + noise, 0, 255).astype(np.uint8)
 
 
+def test_a_corner_that_drops_suddenly_is_followed() -> None:
+    image = drawn()
+    lower = np.roll(image, 5, axis=0)
+    image[:, 84:] = lower[:, 84:]
+    near = (CROP_BOX[0] + LEFT - 8.0, CROP_BOX[0] + RIGHT - 12.0)
+    found = line_in(image[None], straight, near, closed=True)
+    assert found.corners[1, 0] - CROP_BOX[0] > 86
+    assert abs(found.corners[1, 1] - CROP_BOX[1] - 52) < 3
+
+
 def straight(x: np.ndarray) -> np.ndarray:
     return np.full(len(x), CROP_BOX[1] + 47.0, np.float32)
 
