@@ -32,6 +32,10 @@ _NVENC_PRESETS = {"ultrafast": "p1", "superfast": "p2", "veryfast": "p4", "faste
 no card with an encoder was there."""
 
 
+_CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+"""By their numbers in H.264's and HEVC's `chroma_sample_loc_type`."""
+
+
 def track_timescale(fps: Fraction) -> tuple[int, int]:
     """(ticks a second, ticks a frame): a clock in which every frame's time is a whole number."""
     factor = -(-12800 // fps.numerator)
@@ -42,11 +46,14 @@ def _codec_options(video: VideoInfo, *, crf: int, preset: str, lossless: bool, t
     if preset not in _PRESETS:
         raise ValueError(f"unknown encoder preset {preset!r}")
     options: dict[str, Any] = {"preset": preset, "threads": threads}
+    # Told to the encoder itself: ffmpeg 5 cannot tag frames with it, and ffmpeg 7 does not take it as an option.
+    chroma = f":chromaloc={_CHROMA_LOCATIONS.index(place)}" if (place := video.colour.chroma_location) else ""
     if video.bit_depth == 8:
         # Closed GOPs and constant settings: segments share one parameter set and can be joined without encoding.
-        options |= {"vcodec": "libx264", "x264-params": f"open-gop=0:b-pyramid=normal:bframes={REORDER_FRAMES + 1}"}
+        parameters = f"open-gop=0:b-pyramid=normal:bframes={REORDER_FRAMES + 1}{chroma}"
+        options |= {"vcodec": "libx264", "x264-params": parameters}
         return options | ({"qp": 0} if lossless else {"crf": crf})
-    parameters = "open-gop=0:b-pyramid=1:bframes=3:log-level=error:repeat-headers=0"
+    parameters = f"open-gop=0:b-pyramid=1:bframes=3:log-level=error:repeat-headers=0{chroma}"
     if threads:
         parameters += f":pools={threads}"
     if lossless:
@@ -85,17 +92,19 @@ def nvenc_takes(video: VideoInfo, *, lossless: bool) -> str | None:
     return None
 
 
-def colour_options(video: VideoInfo) -> dict[str, str]:
-    """The source's colour tags as options of an output."""
-    tags = video.colour
-    wanted = {
+def _tagging(video: VideoInfo) -> str:
+    """The filters that give every frame the source's tags. As options of the output, ffmpeg 7 takes no primaries and no
+    transfer for raw pictures, and ffmpeg 5 does not know all names that its own probe prints."""
+    tags, aspect = video.colour, video.sample_aspect
+    named = {
+        "range": tags.range,
         "color_primaries": tags.primaries,
         "color_trc": tags.transfer,
         "colorspace": tags.matrix,
-        "color_range": tags.range,
-        "chroma_sample_location": tags.chroma_location,
     }
-    return {key: value for key, value in wanted.items() if value is not None}
+    colour = ":".join(f"{key}={value}" for key, value in named.items() if value is not None)
+    shape = f"setsar=sar={aspect.numerator}/{aspect.denominator}:max=65535"
+    return f"setparams={colour},{shape}" if colour else shape
 
 
 class SegmentEncoder:
@@ -133,13 +142,12 @@ class SegmentEncoder:
             framerate=str(video.fps),
             protocol_whitelist="file,pipe",
         )
-        aspect = video.sample_aspect
         output = ffmpeg.output(
             source["v:0"],
             f"file:{path.absolute()}",
             format="mp4",
             pix_fmt=video.pix_fmt,
-            vf=f"setsar=sar={aspect.numerator}/{aspect.denominator}:max=65535",
+            vf=_tagging(video),
             video_track_timescale=ticks,
             map_metadata=-1,
             fflags="+bitexact",
@@ -148,7 +156,6 @@ class SegmentEncoder:
                 if card is None
                 else nvenc_options(card, crf=crf, preset=preset)
             ),
-            **colour_options(video),
         )
         # -nostdin would not hurt, but here standard input is the picture
         arguments = [part for part in GLOBAL_ARGUMENTS if part != "-nostdin"]

@@ -136,6 +136,16 @@ def test_tags_and_aspect_go_through(tmp_path: Path, pix_fmt: str) -> None:
     assert np.array_equal(decoded(out, raw), np.concatenate([f.buffer for f in moving(video, 0, 5)]))
 
 
+@pytest.mark.parametrize("transfer", ["bt470m", "bt470bg", "smpte240m", "iec61966-2-1", "smpte2084", "linear"])
+def test_every_name_that_a_probe_prints_is_understood(tmp_path: Path, transfer: str) -> None:
+    """As an option of the output, ffmpeg 5 knows bt470bg by the name gamma28 alone."""
+    video = picture(colour=ColourTags("bt470bg", transfer, "smpte240m", "tv"))
+    (path,) = segments(tmp_path, video, [2])
+    stream = ffprobe(path, "-show_streams")["streams"][0]  # type: ignore[index]
+    assert stream["color_primaries"] == "bt470bg" and stream["color_transfer"] == transfer
+    assert stream["color_space"] == "smpte240m" and stream["color_range"] == "tv"
+
+
 def test_sound_of_lossless_jobs_is_kept_exactly(tmp_path: Path) -> None:
     speech = tmp_path / "speech.wav"
     ffmpeg("-f", "lavfi", "-i", "anoisesrc=r=16000:d=0.5:seed=3", "-c:a", "pcm_s16le", speech)
