@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import ffmpeg
@@ -237,16 +238,22 @@ def _timing(
 ) -> tuple[Rate, int, float]:
     """(rate, estimated frames, estimated seconds) from the first packets' timestamps and the header's claims."""
     wanted = ["-select_streams", str(stream["index"]), "-read_intervals", f"%+#{_PROBED_PACKETS}"]
-    data = _ffprobe(path, [*wanted, "-show_entries", "packet=pts,dts,flags"], limits, log)
+    data = _ffprobe(path, [*wanted, "-show_entries", "packet=pts,dts,duration,flags"], limits, log)
     packets = [p for p in data.get("packets", []) if "D" not in str(p.get("flags", ""))]
     # Program streams stamp some packets only; mixing the two clocks would look like a variable rate.
     clock = "pts" if all("pts" in p for p in packets) else "dts"
     pts = np.unique(np.array([p[clock] for p in packets if clock in p], dtype=np.int64))
     time_base = Fraction(stream["time_base"])
     declared = tuple(_fraction(stream.get(key)) for key in ("r_frame_rate", "avg_frame_rate"))
+    if not len(pts) and packets:
+        # A raw stream: its packets' durations come from its own headers. ffmpeg 7 declares fields a second beside them.
+        usual = median_low([int(_number(p.get("duration")) or 0) for p in packets])
+        declared = (Fraction(0) if usual <= 0 else 1 / (usual * time_base), *declared)
     rate = choose_rate(pts, time_base, declared)
     if len(packets) < _PROBED_PACKETS:
-        span_seconds = float((int(pts[-1]) - int(pts[0])) * time_base) if len(pts) else 0.0
+        if not len(pts):
+            return rate, max(1, len(packets)), max(1, len(packets)) / float(rate.fps)
+        span_seconds = float((int(pts[-1]) - int(pts[0])) * time_base)
         return rate, max(1, len(packets)), max(span_seconds, 0.0) + 1 / float(rate.fps)
     seconds = float(_number(stream.get("duration")) or _number(container.get("duration")) or 0.0)
     count = int(_number(stream.get("nb_frames")) or 0) or round(seconds * float(rate.fps)) or len(packets)

@@ -208,6 +208,7 @@ def test_missing_timestamps_are_repaired(tmp_path: Path, clip: Path) -> None:
     got = list(FrameReader(path, video, table).read(10, 30))
     assert all(np.array_equal(f.buffer, e) for f, e in zip(got, expected[10:30], strict=True))
     assert video.fps == Fraction(25)
+    assert video.duration_seconds == pytest.approx(60 / 25)
 
 
 def test_a_hostile_title_does_not_pose_as_a_frame(clip: Path, tmp_path: Path) -> None:
