@@ -125,7 +125,7 @@ class Daemon:
             return {"state": None}
         return data
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 90.0, what: str = "") -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 180.0, what: str = "") -> Any:
         until = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < until, f"{what or 'it'} never happened; log:\n{self.log.read_text()[-4000:]}"
@@ -133,7 +133,7 @@ class Daemon:
             time.sleep(0.1)
         return value
 
-    def wait_state(self, job: str, *states: str, seconds: float = 90.0) -> dict[str, Any]:
+    def wait_state(self, job: str, *states: str, seconds: float = 180.0) -> dict[str, Any]:
         self.wait(lambda: self.status(job)["state"] in states, seconds, f"{job} in {states}")
         return self.status(job)
 

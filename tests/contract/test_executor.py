@@ -76,7 +76,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         executor.close()
 
 
-def answer(executor: Executor, seconds: float = 20.0) -> Message:
+def answer(executor: Executor, seconds: float = 60.0) -> Message:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for message in executor.poll(0.1):
@@ -93,7 +93,7 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it never happened"

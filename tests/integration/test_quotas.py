@@ -88,4 +88,4 @@ def test_a_quota_pauses_the_queue_until_there_is_more(
         assert daemon.stop() == 0
     reason = daemon.events("queue.paused")[0]["event.reason"]
     assert "quota exceeded" in reason, reason
-    assert ("results of talk" if side == "share" else str(state)) in reason, reason
+    assert ("talk" if side == "share" else str(state)) in reason, reason  # of its result, or of all its results

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-RENDERED_MS = 60_000
+PATIENCE_MS = 60_000
 
 NOTE_PROGRESS = """() => {
     window.readings = [];
@@ -88,8 +88,8 @@ def server(share: Path) -> Iterator[WebServer]:
 def visit(context: BrowserContext, url: str) -> Page:
     """The page, loaded; whatever goes wrong in its scripts fails the test."""
     page = context.new_page()
-    page.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
     page.goto(url)
     page.wait_for_selector("body[data-ready]")
@@ -124,16 +124,14 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     preview.wait_for()
     expect(page.locator("#make .file[data-state=ready]")).to_have_count(2)
     assert preview.evaluate("video => video.readyState") >= 1, "the source plays before anything is rendered"
-    expect(page.locator("#make .estimate")).to_have_text(
-        re.compile(r"About .* frames, engine rewrite"), timeout=RENDERED_MS
-    )
+    expect(page.locator("#make .estimate")).to_have_text(re.compile(r"About .* frames, engine rewrite"))
     page.locator("#make summary").filter(has_text="Options").click()
     page.locator("#make select[name=quality]").select_option("draft")
     page.evaluate(NOTE_PROGRESS)
     start.click()
     panel = page.locator(".panel")
     chip = panel.locator(".chip")
-    expect(chip).to_have_text(re.compile("^(done|failed)$"), timeout=RENDERED_MS)
+    expect(chip).to_have_text(re.compile("^(done|failed)$"))
     assert chip.inner_text() == "done", panel.inner_text()
     seen: list[tuple[str, int]] = page.evaluate("() => window.readings")
     assert len({percent for _, percent in seen}) >= 3, f"the bar moves: {seen}"
@@ -254,10 +252,10 @@ def test_a_batch(page: Page, clips: Path) -> None:
     expect(one.locator(".chip")).to_have_text("cancelled")
     one.get_by_role("button", name="Try again").click()
     failed = rows.filter(has_text="nobody")
-    expect(failed.locator(".chip")).to_have_text("failed", timeout=RENDERED_MS)
+    expect(failed.locator(".chip")).to_have_text("failed")
     expect(failed.locator(".error")).to_contain_text("What to do")
     expect(failed.get_by_role("button", name="Try again")).to_be_enabled()
-    expect(page.locator(".batch .head")).to_contain_text("2 of 3 done · 1 failed", timeout=RENDERED_MS)
+    expect(page.locator(".batch .head")).to_contain_text("2 of 3 done · 1 failed")
     with page.expect_download() as download:
         zip_link.click()
     with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
