@@ -33,6 +33,9 @@ class Coding:
         return Coding(**data)
 
 
+IN_SOFTWARE = Coding()
+
+
 @dataclass(frozen=True)
 class Card:
     """A CUDA device as a process sees it: by its number there or, better, by its uuid."""

@@ -31,7 +31,6 @@ _NVENC_PRESETS = {"ultrafast": "p1", "superfast": "p2", "veryfast": "p4", "faste
 """x264's presets as NVENC's p1 (fastest) … p7. That they are about as good at the same number is nobody's measurement:
 no card with an encoder was there."""
 
-
 _CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 """By their numbers in H.264's and HEVC's `chroma_sample_loc_type`."""
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from heygemd.core.capacity import Device
-from heygemd.core.coding import Card, Coding
+from heygemd.core.coding import IN_SOFTWARE, Card, Coding
 from heygemd.core.options import Options
 from heygemd.core.plan import Choice, Plan, Segment
 from heygemd.core.provenance import stronger_mark
@@ -77,7 +77,7 @@ def render_task(
     segment: Segment,
     device: Device,
     settings: TaskSettings,
-    coding: Coding = Coding(),  # noqa: B008 - frozen
+    coding: Coding = IN_SOFTWARE,
 ) -> Task:
     values = {
         "segment": asdict(segment),

@@ -29,7 +29,7 @@ def consent_stem(name: str) -> str | None:
     return match["stem"] if match else None
 
 
-def is_demanded(inbox: Path, folder: str, max_bytes: int) -> bool:
+def demands_consent(inbox: Path, folder: str, max_bytes: int) -> bool:
     """Whether the preset of `folder` (relative to the inbox, "" for itself) or of one above it demands a consent now.
 
     For those who put jobs into the inbox; the scan decides by what it reads itself. A preset that is missing or wrong

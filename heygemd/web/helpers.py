@@ -71,29 +71,24 @@ class Looker:
 
     async def _look(self, upload: Upload) -> None:
         if upload.kind == DOCUMENT:
-            await to_thread.run_sync(_accept, upload)
+            await to_thread.run_sync(_conclude, upload, {"ok": True})
             return
         argv = [sys.executable, "-m", "heygemd.web.look", upload.kind, str(upload.media), str(upload.folder)]
         async with self._slots:
             await run_child([*argv, self._limits], _LOOK_SECONDS)
-        await to_thread.run_sync(_tell, upload)
+        # Where the process died or hung on the file, say so: nobody shall wait for it, or try it again and again.
+        error = UnreadableMediaError(f"{upload.name} could not be read")
+        await to_thread.run_sync(_conclude, upload, {"ok": False, "error": error.to_dict()})
 
     async def close(self) -> None:
         await _end(list(self._tasks.values()))
 
 
-def _accept(upload: Upload) -> None:
-    if upload.folder.is_dir():
-        with contextlib.suppress(OSError):
-            write_json(upload.folder / LOOK, {"ok": True}, durable=False)
-
-
-def _tell(upload: Upload) -> None:
-    """Where the process died or hung on the file, say so: nobody shall wait for it, or try it again and again."""
+def _conclude(upload: Upload, look: dict[str, Any]) -> None:
+    """Tell what is in it, where nobody has."""
     if upload.folder.is_dir() and upload.look() is None:
-        error = UnreadableMediaError(f"{upload.name} could not be read")
         with contextlib.suppress(OSError):
-            write_json(upload.folder / LOOK, {"ok": False, "error": error.to_dict()}, durable=False)
+            write_json(upload.folder / LOOK, look, durable=False)
 
 
 @dataclass

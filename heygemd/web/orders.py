@@ -15,7 +15,7 @@ from heygemd.core.options import Options
 from heygemd.core.settings import LimitSettings
 from heygemd.engines.base import engine_names
 from heygemd.files import explained
-from heygemd.spool import consent
+from heygemd.spool.consent import demands_consent
 from heygemd.spool.documents import manifest_stem
 from heygemd.spool.layout import Layout
 from heygemd.spool.names import fold
@@ -92,7 +92,7 @@ class Orders:
 
     def consent_demanded(self, user: User) -> bool:
         """Whether the folder of this user's jobs, or one above, wants a consent file with each."""
-        return consent.is_demanded(self.layout.inbox, _folder_of(user), self.max_manifest_bytes)
+        return demands_consent(self.layout.inbox, _folder_of(user), self.max_manifest_bytes)
 
     def check(self, user: User, order: Order) -> list[Ready]:
         """Raises Refused."""
@@ -137,14 +137,14 @@ class Orders:
         batch = secrets.token_hex(8) if len(ready) > 1 else None
         batch_title = (order.title or "").strip() or _batch_title(ready) if batch else None
         several_videos = len({pair.video.id for pair in ready}) > 1
-        paper = None if order.consent is None else self.uploads.whole(user.folder, order.consent)
-        if paper is None and self.consent_demanded(user):
+        consent = None if order.consent is None else self.uploads.whole(user.folder, order.consent)
+        if consent is None and self.consent_demanded(user):
             raise Refused(422, "no_consent")
         folder = _folder_of(user)
         placed = []
         with self._lock:
             self.layout.check_share()
-            brought = (upload for pair in ready for upload in (pair.video, pair.audio, paper) if upload is not None)
+            brought = (upload for pair in ready for upload in (pair.video, pair.audio, consent) if upload is not None)
             with explained("the inbox"):
                 require_room(self.layout.inbox, sum(upload.size for upload in brought), "the files of these jobs")
             taken = self._taken_names()
@@ -155,7 +155,7 @@ class Orders:
                     video=pair.video.media,
                     audio=None if pair.audio is None else pair.audio.media,
                     text=pair.text,
-                    consent=None if paper is None else paper.media,
+                    consent=None if consent is None else consent.media,
                     name=title,
                     folder=folder,
                     options=options,
@@ -177,7 +177,7 @@ class Orders:
                 )
                 self.records.add(user.folder, record)
                 placed.append(record)
-        used = [paper, *(upload for pair in ready for upload in (pair.video, pair.audio))]
+        used = [consent, *(upload for pair in ready for upload in (pair.video, pair.audio))]
         for upload in {upload.id: upload for upload in used if upload is not None}.values():
             self.uploads.use(upload)
         return placed

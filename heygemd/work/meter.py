@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 import time
 from pathlib import Path
 
@@ -27,8 +26,6 @@ class PeakMeter:
     def reset(self) -> None:
         """Begin again. What the last task has freed goes back to the system first, or it would count for the next."""
         gc.collect()
-        if not gc.get_freeze_count() and "torch" in sys.modules:
-            gc.freeze()  # half a million objects of modules, that every collection would walk through: 0.12 s each
         ctypes.CDLL(None).malloc_trim(0)
         self._children_bytes = 0
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from heygemd.core.clip import Box
-from heygemd.core.coding import NVDEC, NVENC, SOFTWARE, Card, Coding
+from heygemd.core.coding import IN_SOFTWARE, NVDEC, NVENC, SOFTWARE, Card, Coding
 from heygemd.core.errors import EncoderUnavailableError
 from heygemd.core.memory import GROUPS_AT_ONCE, QUEUE_BYTES
 from heygemd.core.plan import Segment
@@ -95,7 +95,7 @@ class SegmentRenderer:
         *,
         batch: int,
         report: Report,
-        coding: Coding = Coding(),  # noqa: B008 - frozen
+        coding: Coding = IN_SOFTWARE,
     ) -> SegmentStats:
         """Write the segment under its final name, its figures beside it first. Raises HeygemdError; leaves no part."""
         if coding.encoder == NVENC and self._card is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,24 +19,59 @@ from tests.daemon import Daemon
 MIB = 2**20
 
 
-def mounted(folder: Path, options: str) -> bool:
+@contextlib.contextmanager
+def mounted(folder: Path, *arguments: str) -> Iterator[None]:
+    """Mounting takes root and its capability, which containers often lack."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "heygemd-test", str(folder)], capture_output=True)
-    return done.returncode == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 6 MiB. Mounting takes root and its capability, which containers often lack."""
-    folder = tmp_path / "disk"
-    if os.geteuid() != 0 or not mounted(folder, "size=6m"):
-        pytest.skip("a tmpfs cannot be mounted here (needs root and CAP_SYS_ADMIN)")
-    yield folder
+    done = subprocess.run(["mount", *arguments, str(folder)], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"NOT RUN: this cannot be mounted here (root, CAP_SYS_ADMIN, the kernel): {done.stderr}")
+    yield
     for _ in range(50):
         if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
             return
         time.sleep(0.1)
     raise AssertionError(f"{folder} cannot be unmounted: something of the daemon lives")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 6 MiB."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=6m", "heygemd-test"):
+        yield tmp_path / "disk"
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A folder with a quota of its own on a disk that is nearly empty."""
+
+    folder: Path
+
+    def limit(self, most: str) -> None:
+        btrfs("qgroup", "limit", most, str(self.folder))
+
+    def used_bytes(self) -> int:
+        return sum(path.lstat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def btrfs(*arguments: str) -> None:
+    subprocess.run(["btrfs", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Limited]:
+    for tool in ("btrfs", "mkfs.btrfs"):
+        if shutil.which(tool) is None:
+            assert not os.environ.get("CI"), "btrfs-progs is not installed"
+            pytest.skip("NOT RUN: btrfs-progs is not installed")
+    disk, image = tmp_path / "disk", tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(256 * MIB)
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True, capture_output=True)
+    with mounted(disk, "-o", "loop", str(image)):
+        btrfs("quota", "enable", str(disk))
+        btrfs("subvolume", "create", str(disk / "limited"))
+        yield Limited(disk / "limited")
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +152,29 @@ def test_little_room_pauses_before_anything_is_written(
         daemon.wait_state("talk", "done")
         assert daemon.stop() == 0
     assert not daemon.events("job.failed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["state", "share"])
+def test_a_quota_pauses_the_queue_until_there_is_more(
+    tmp_path: Path, limited: Limited, clip: Path, voice: Path, side: str
+) -> None:
+    """The disk has room and says so (`df`), and yet nothing more may be written."""
+    share, state = tmp_path / "share", tmp_path / "state"
+    share, state = (share, limited.folder / "state") if side == "state" else (limited.folder / "share", state)
+    with Daemon(share, state=state, log=tmp_path / "log", **NO_MINIMUM) as daemon:
+        lossless(daemon.root)
+        daemon.drop(clip, voice, "talk")
+        daemon.start()
+        daemon.wait(lambda: daemon.events("segment.started"), what="a segment")
+        limited.limit(str(limited.used_bytes() + 200_000))
+        daemon.wait(lambda: daemon.events("queue.paused"), what="the pause")
+        assert "paused:" in (shown := daemon.cli("status").stdout), shown
+        assert not daemon.events("job.failed")
+        limited.limit("none")
+        assert daemon.wait_state("talk", "done", "failed")["state"] == "done", daemon.error("talk")
+        assert daemon.events("queue.resumed")
+        assert daemon.stop() == 0
+    reason = daemon.events("queue.paused")[0]["event.reason"]
+    assert "quota exceeded" in reason, reason
+    assert ("talk" if side == "share" else str(state)) in reason, reason  # of its result, or of all its results
