@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.faces.lips import CROP_BOX, HALF_WIDTH, HEIGHT, WIDTH, colours_of
+from heygemd.faces.path import best_path
 from heygemd.faces.segment import Floats, bell
 
 Doubles = NDArray[np.float64]
@@ -133,18 +134,7 @@ def _path(score: Floats, usual: Floats) -> NDArray[np.int64]:
     `usual` (columns,): about where it runs."""
     rows = np.arange(HEIGHT)[:, None]
     score = score + np.float32(0.04) * bell((rows - usual[None]).astype(np.float64), 0.0, 4.0)
-    total = np.asarray(score[:, 0], np.float64)
-    backs = []
-    for column in range(1, score.shape[1]):
-        stay = np.stack([np.r_[-np.inf, total[:-1]] - _STEP_COST, total, np.r_[total[1:], -np.inf] - _STEP_COST])
-        backs.append(stay.argmax(axis=0) - 1)
-        total = stay.max(axis=0) + score[:, column]
-    y = int(total.argmax())
-    path = [y]
-    for back in reversed(backs):
-        y += int(back[y])
-        path.append(y)
-    return np.array(path[::-1])
+    return best_path(score.astype(np.float64), 1, _STEP_COST)
 
 
 def _line_end(ridge: Floats, start: int, level: int, sign: int) -> tuple[float, NDArray[np.int64]]:
@@ -152,18 +142,9 @@ def _line_end(ridge: Floats, start: int, level: int, sign: int) -> tuple[float, 
     bend by a pixel for each pixel."""
     reach = int(1.5 * HALF_WIDTH)
     steps = np.clip(start + sign * np.arange(reach + 1), 2, WIDTH - 3)
-    rows = np.arange(HEIGHT)
-    score = np.asarray(bell(rows.astype(np.float64), float(level), 3.0), np.float64)
-    backs = []
-    for x in steps:
-        stay = np.stack([np.r_[-np.inf, score[:-1]] - _STEP_COST, score, np.r_[score[1:], -np.inf] - _STEP_COST])
-        backs.append(stay.argmax(axis=0) - 1)
-        score = stay.max(axis=0) + ridge[:, x]
-    y = int(score.argmax())
-    strength, path = np.zeros(reach + 1), np.zeros(reach + 1, np.int64)
-    for k in range(reach, -1, -1):
-        strength[k], path[k] = ridge[y, steps[k]], y
-        y += int(backs[k][y])
+    begin = np.asarray(bell(np.arange(HEIGHT, dtype=np.float64), float(level), 3.0), np.float64)
+    path = best_path(np.column_stack([begin, ridge[:, steps]]), 1, _STEP_COST)[1:]
+    strength = ridge[path, steps].astype(np.float64)
     # The end is where going on gains no more; the usual width says the rest.
     usual = float(np.median(strength[: int(0.7 * HALF_WIDTH)]))
     gained = np.cumsum(strength / max(usual, 1e-3) - 0.5)

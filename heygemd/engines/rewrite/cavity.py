@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter1d
 
 from heygemd.faces.lips import colours_of
+from heygemd.faces.path import best_path
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -159,26 +160,6 @@ def _edge(inside: Doubles, start: NDArray[np.int64], near: Doubles, sign: int, m
     return best_path(score, 2, 0.05)
 
 
-def best_path(score: Doubles, most: int, cost: float) -> NDArray[np.int64]:
-    """(w,) the row in each column of the path through `score` (h, w) that gains most; it moves by up to `most` rows
-    from column to column, at `cost` each."""
-    h, w = score.shape
-    total = score[:, 0].copy()
-    backs = np.zeros((w, h), np.int64)
-    padded = np.full(h + 2 * most, -np.inf)
-    for column in range(1, w):
-        padded[most : most + h] = total
-        options = np.stack([padded[most + d : most + d + h] - cost * abs(d) for d in range(-most, most + 1)])
-        choice = options.argmax(axis=0)
-        backs[column] = choice - most
-        total = options[choice, np.arange(h)] + score[:, column]
-    path = np.zeros(w, np.int64)
-    path[-1] = int(total.argmax())
-    for column in range(w - 1, 0, -1):
-        path[column - 1] = path[column] + backs[column][path[column]]
-    return path
-
-
 def _teeth(
     ratio: Floats, light: Floats, top: Doubles, bottom: Doubles, tints: Tints, centre: float, half: float
 ) -> tuple[Doubles, float, float, float]:
@@ -210,7 +191,7 @@ def _teeth(
     skin_ratio, skin_light = _log_colours(tints.skin)
     lip_ratio, _ = _log_colours((tints.upper + tints.lower) / 2)
     white = (ratio < min(0.6 * skin_ratio + 0.4 * lip_ratio, lip_ratio - 0.13)) & (light > skin_light - 0.95)
-    tooth = white & (rows > top[None] + 1) & (rows < (basis @ fit)[None].repeat(1, axis=0).max() + 4)
+    tooth = white & (rows > top[None] + 1) & (rows < edge.max() + 4)
     count = np.array([tooth[int(top[c]) : int(edge[k]) + 1, c].sum() for k, c in enumerate(here)])
     tall = float(np.percentile(count, 80))
     shown = np.clip(count / max(0.7 * tall, 5.0), 0.0, 1.0)
