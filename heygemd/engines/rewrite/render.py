@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from heygemd.core.clip import Box, VideoInfo
 from heygemd.engines.base import Analysis, Patch, Region
+from heygemd.engines.rewrite import light
 from heygemd.engines.rewrite.inside import KEY_BOX
 from heygemd.engines.rewrite.interior import Interior, pose
 from heygemd.engines.rewrite.lids import breathe, close_lids
@@ -21,8 +22,6 @@ from heygemd.faces import canon
 from heygemd.faces.track import FaceTrack
 
 Picture = NDArray[np.float32]
-_COARSE = (44, 40)
-"""Size of the picture in which colours of reference and frame are compared."""
 _SEALED = 3.0
 """Below this opening, canonical pixels, no teeth may be left between the lips of a smile."""
 
@@ -39,13 +38,8 @@ class _Shot:
         self.scale = scale
         self.picture = np.asarray(arrays[name + "picture"], np.float32)
         self.interior = Interior(np.asarray(arrays[name + "inside"], np.float32), split, opening, *numbers[4:7])
-        self.even = cv2.GaussianBlur(
-            cv2.resize(self.picture, _COARSE, interpolation=cv2.INTER_AREA),
-            (0, 0),
-            6.0,
-            borderType=cv2.BORDER_REPLICATE,
-        )
-        self.coarse = cv2.resize(self.picture, _COARSE, interpolation=cv2.INTER_AREA)
+        self.coarse: Picture = cv2.resize(self.picture, light.SIZE, interpolation=cv2.INTER_AREA)
+        self.even = cv2.GaussianBlur(self.coarse, (0, 0), 6.0, borderType=cv2.BORDER_REPLICATE)
         self.mask = _lip_mask(self.shape)
         self.ring = _ring(self.shape)
 
@@ -176,18 +170,8 @@ class RewriteRenderer:
         dx, dy, _, _ = _displacement(window, warp)
         x, y = window.points()
         left, top = x + dx - KEY_BOX[0], y + dy - KEY_BOX[1]
-        coarse = _coarse(image, matrix)
-        # Light that changed since, first as a factor that varies evenly over the face; then what is left of it.
-        relit = shot.coarse * (_even_gain(coarse, shot.coarse, shot.ring) - 1.0)
-        change = relit + _light(coarse - shot.coarse - relit, shot.ring)
-        step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
-        fine = cv2.remap(
-            np.dstack([change, shot.mask]),
-            left / np.float32(step[0]) - 0.5,
-            top / np.float32(step[1]) - 0.5,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-        )
+        change = light.change(light.coarse(image, matrix), shot.coarse, shot.ring)
+        fine = light.at(np.dstack([change, shot.mask]), left, top, cv2.BORDER_CONSTANT)
         lips = cv2.remap(
             shot.picture,
             left * np.float32(shot.scale),
@@ -197,7 +181,7 @@ class RewriteRenderer:
         )
         here = outer[window.slices]
         here += fine[..., 3:] * (lips + fine[..., :3] - here)
-        return _gain(change, shot.even)
+        return light.gain(change, shot.even)
 
 
 def _displacement(window: Window, warp: Fields) -> tuple[Picture, Picture, Picture, Picture]:
@@ -232,9 +216,7 @@ def _put_inside(
     x, y = window.points()
     inner = pose(shot.interior, shape, x, y, below, above, opening, teeth)
     if gain is not None:
-        step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
-        columns, rows = (x - KEY_BOX[0]) / np.float32(step[0]) - 0.5, (y - KEY_BOX[1]) / np.float32(step[1]) - 0.5
-        inner *= cv2.remap(gain, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        inner *= light.at(gain, x - KEY_BOX[0], y - KEY_BOX[1], cv2.BORDER_REPLICATE)
     here = outer[window.slices]
     here += (alpha * np.float32(min(1.0, opening / 1.5)))[..., None] * (inner - here)
 
@@ -261,21 +243,6 @@ def _seal(outer: Picture, shape: MouthShape, matrix: canon.Affine, warp: Fields,
     here += share[..., None] * (np.minimum(here, most) - here)
 
 
-def _coarse(image: Picture, matrix: canon.Affine) -> Picture:
-    """The frame under KEY_BOX, small."""
-    step = (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0], (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
-    to_canonical = np.array([[step[0], 0.0, KEY_BOX[0] + step[0] / 2], [0.0, step[1], KEY_BOX[1] + step[1] / 2]])
-    soft = cv2.blur(image, (max(1, round(step[0] * canon.scale_of(matrix))),) * 2)
-    out: Picture = cv2.warpAffine(
-        soft,
-        canon.compose(matrix, to_canonical),
-        _COARSE,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return out
-
-
 def _moved(image: Picture, matrix: canon.Affine, displacement: Picture) -> Picture:
     """The region, each pixel from where the displacement (canonical pixels, on the grid) points."""
     out = image.copy()
@@ -289,15 +256,9 @@ def _moved(image: Picture, matrix: canon.Affine, displacement: Picture) -> Pictu
     return out
 
 
-def _coarse_points() -> tuple[Picture, Picture]:
-    x = KEY_BOX[0] + (np.arange(_COARSE[0])[None] + 0.5) * (KEY_BOX[2] - KEY_BOX[0]) / _COARSE[0]
-    y = KEY_BOX[1] + (np.arange(_COARSE[1])[:, None] + 0.5) * (KEY_BOX[3] - KEY_BOX[1]) / _COARSE[1]
-    return x.astype(np.float32), y.astype(np.float32)
-
-
 def _distance(shape: MouthShape) -> Picture:
     """0 in the middle of the mouth, 1 on the rim of what the reference replaces."""
-    x, y = _coarse_points()
+    x, y = light.points()
     across = np.abs(x - shape.centre) / (1.9 * shape.half)
     level = y - shape.c0
     tall = np.where(level < 0, -level / (shape.upper + 13.0), level / (shape.gap + shape.lower + 24.0))
@@ -312,41 +273,6 @@ def _lip_mask(shape: MouthShape) -> Picture:
 def _ring(shape: MouthShape) -> Picture:
     d = _distance(shape)
     return np.asarray(np.exp(-0.5 * ((d - 0.88) / 0.14) ** 2), np.float32)
-
-
-def _light(difference: Picture, ring: Picture) -> Picture:
-    """A smooth field that has the ring's colour differences, without what is not skin on either side."""
-    far = np.abs(difference).mean(axis=2)
-    weight = ring * np.exp(-((far / 22.0) ** 2))
-    stacked = np.dstack([difference * weight[..., None], weight])
-    wide = cv2.GaussianBlur(stacked, (0, 0), 5.0, borderType=cv2.BORDER_CONSTANT)
-    return np.asarray(wide[..., :3] / (wide[..., 3:] + 0.02), np.float32)
-
-
-def _even_gain(now: Picture, then: Picture, ring: Picture) -> Picture:
-    """(rows, columns, 1): a factor between two small pictures whose logarithm is a plane, by the skin of the ring.
-
-    Where a third of the ring is neck or background, or a beard moved, the fit leaves it aside."""
-    rows, columns = ring.shape
-    used = ring > 0.3
-    ratio = np.log((now[used].sum(axis=1) + 12.0) / (then[used].sum(axis=1) + 12.0)).astype(np.float64)
-    y, x = (v / n * 2 - 1 for v, n in zip(np.nonzero(used), (rows, columns), strict=True))
-    basis = np.stack([np.ones(len(x)), x, y], axis=1)
-    plane = np.array([float(np.median(ratio)), 0.0, 0.0])
-    hold = np.diag([0.0, 0.15, 0.3]) * len(x) ** 0.5
-    for width in (0.4, 0.25, 0.15, 0.15):
-        weight = ring[used] / (1 + ((basis @ plane - ratio) / width) ** 2)
-        left = np.vstack([basis * weight[:, None], hold])
-        plane = np.linalg.lstsq(left, np.concatenate([ratio * weight, np.zeros(3)]), rcond=None)[0]
-    at_x = np.arange(columns)[None] / columns * 2 - 1
-    at_y = np.arange(rows)[:, None] / rows * 2 - 1
-    level = plane[0] + plane[1] * at_x + plane[2] * at_y
-    return np.asarray(np.exp(np.clip(level, -1.2, 1.2)), np.float32)[..., None]
-
-
-def _gain(change: Picture, even: Picture) -> Picture:
-    """What a difference in the light of the skin is as a factor, for what lies behind the lips."""
-    return np.clip((even + change) / np.maximum(even, 8.0), 0.4, 2.0)
 
 
 def _border(x: Picture, y: Picture) -> Picture:

@@ -10,7 +10,7 @@ from heygemd.engines.rewrite.cavity import Cut, Tints, cut
 from heygemd.engines.rewrite.compose import compose
 from heygemd.engines.rewrite.inside import KEY_BOX, OpenMouths, interior_of
 from heygemd.engines.rewrite.interior import ORIGIN, SCALE, SIZE, painted
-from heygemd.engines.rewrite.render import _even_gain
+from heygemd.engines.rewrite.light import even_gain
 from heygemd.engines.rewrite.shape import MouthShape
 from heygemd.faces.lips import LipCurves
 
@@ -149,7 +149,7 @@ def test_a_change_of_light_is_told_from_what_is_not_skin() -> None:
     change = np.exp(0.5 * columns - 0.1)[..., None].astype(np.float32)
     now = then * change
     now[28:, 30:] = 15.0  # a dark collar where there was skin
-    got = _even_gain(now, then, ring)
+    got = even_gain(now, then, ring)
     clear = (ring > 0.5) & ~((rows > 0.3) & (columns > 0.3))
     assert np.abs(got[clear] / change[clear] - 1).max() < 0.12
-    np.testing.assert_allclose(_even_gain(then, then, ring), 1.0, atol=1e-5)
+    np.testing.assert_allclose(even_gain(then, then, ring), 1.0, atol=1e-5)
