@@ -42,7 +42,7 @@ def serve(
 def _serve(options: Globals, once: bool) -> int:
     options.as_service()  # before the first log file
     settings = _read(options)
-    from heygemd.service.daemon import serve as run_daemon
+    from heygemd.service.serve import serve as run_daemon
 
     return run_daemon(settings, once=once, reload=partial(_read, options))
 

@@ -1,4 +1,4 @@
-"""`heygemd serve`: scan → claim → dispatch, for months. The loop never touches the share and never sleeps long."""
+"""The loop: scan → claim → dispatch, for months. It never touches the share and never sleeps long."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import heygemd
 from heygemd.config import Settings
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import JobState
 from heygemd.ops import systemd
-from heygemd.ops.exposition import Figures, exposed
-from heygemd.ops.logs import get_logger, log_event
+from heygemd.ops.exposition import Figures
 from heygemd.service.calls import Calls
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.housekeeping import Housekeeping
@@ -24,70 +22,22 @@ from heygemd.service.pulse import Watchdog
 from heygemd.service.setup import make_calibration, make_rig, task_settings
 from heygemd.service.share_door import ShareDoor
 from heygemd.service.signals import Signals
-from heygemd.service.standby import Ownership, in_turn
+from heygemd.service.standby import Ownership
 from heygemd.service.telemetry import Telemetry
 from heygemd.spool.drops import Scan
 from heygemd.spool.inbox import Inbox
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
-from heygemd.spool.lock import daemon_lock
 from heygemd.spool.staging import sweep_parts, sweep_work
 from heygemd.spool.watch import Watch
 
-_SHARE_RETRY_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 _REQUESTS_SECONDS = 0.5
 _FIXED = ("root", "state", "metrics", "ray")  # settings that take a restart
 _PAUSE_FILE = "a PAUSE file lies on the share"
 
 Reload = Callable[[], Settings]
 """Reads the configuration again. Raises ConfigError."""
-
-
-def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> int:
-    """Run the daemon until a signal ends it, or until the inbox is drained. The exit code: 0, 1, or 75 for `--once`
-    when the share is away. Raises HeygemdError when it cannot even start."""
-    log = partial(log_event, get_logger())
-    layout = Layout(settings.root.absolute(), settings.state.absolute())
-    started = time.monotonic()
-    stop = Signals()
-    watchdog = Watchdog(log)
-    with stop.caught(), exposed(settings.metrics, log) as figures:
-        log("daemon.started", version=heygemd.__version__, root=str(layout.root), state=str(layout.state))
-        figures.follow("heygemd_watchdog_ping_timestamp_seconds", lambda: watchdog.fed_seconds)
-        figures.set("heygemd_degraded", 1)
-        if _reach_share(layout, stop, log, once, watchdog):
-            figures.set("heygemd_degraded", 0)
-            with daemon_lock(layout.lock) as lock, Journal(layout.journal) as journal:
-                parts = (settings, layout, journal, stop, log, reload, watchdog, figures)
-                make = partial(Daemon, *parts, notice=lock.tell)
-                feed = partial(watchdog.feed, 0.0, 0.0)
-                code = in_turn(layout, settings.service.takeover_seconds, journal, stop, log, make, once, feed)
-        else:  # who stops a daemon that waits for its share gets what he asked for: systemd would call 75 a failure
-            code = ShareAwayError.exit_code if stop.reason is None else 0
-    log("daemon.stopped", duration_seconds=round(time.monotonic() - started, 1), exit_code=code)
-    return code
-
-
-def _reach_share(layout: Layout, stop: Signals, log: Callable[..., None], once: bool, watchdog: Watchdog) -> bool:
-    """Wait until the share is there. A share outage is a state, not an exit; only `--once` gives up."""
-    degraded = False
-    while stop.reason is None:
-        try:
-            layout.ensure()
-        except (ShareAwayError, DiskFullError) as error:
-            if not degraded:
-                log("daemon.degraded", reason=error.message, error=error)
-                systemd.status(f"degraded: {error.message}")
-                degraded = True
-            if once:
-                return False
-            watchdog.feed(0.0, 0.0)
-            stop.woken.wait(_SHARE_RETRY_SECONDS)
-        else:
-            if degraded:
-                log("daemon.recovered", reason="share and state can be used again")
-            return True
-    return False
 
 
 class Daemon:
@@ -191,7 +141,7 @@ class Daemon:
         try:
             self._step()
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
-            self._dispatcher.pauses.pause_for(error, _SHARE_RETRY_SECONDS)
+            self._dispatcher.pauses.pause_for(error, _PAUSE_SECONDS)
         timeout_seconds = self._settings.scheduler.heartbeat_timeout_seconds
         self._watchdog.feed(self._dispatcher.pulse.silent_seconds, timeout_seconds)
         systemd.status(self._status())

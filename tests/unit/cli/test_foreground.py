@@ -143,7 +143,7 @@ def test_serve_gives_the_daemons_exit_code(heygemd: Run, on: list[str], monkeypa
         calls.append(once)
         return 1
 
-    monkeypatch.setattr("heygemd.service.daemon.serve", fake)
+    monkeypatch.setattr("heygemd.service.serve.serve", fake)
     assert heygemd("serve", "--once", *on).returncode == 1
     assert calls == [True]
     logs.configure(LogSettings())
@@ -167,7 +167,7 @@ def test_a_reload_reads_the_file_again_and_refuses_a_bad_one(
             reload()
         return 0
 
-    monkeypatch.setattr("heygemd.service.daemon.serve", fake)
+    monkeypatch.setattr("heygemd.service.serve.serve", fake)
     assert heygemd("serve", *on, "--config", config).returncode == 0
     logs.configure(LogSettings())
 
@@ -179,7 +179,7 @@ def test_the_last_line_of_a_service_is_json_too(
     def fake(*_: Any, **__: Any) -> int:
         raise error
 
-    monkeypatch.setattr("heygemd.service.daemon.serve", fake)
+    monkeypatch.setattr("heygemd.service.serve.serve", fake)
     done = heygemd("serve", *on)
     assert done.returncode == getattr(error, "exit_code", 1)
     line = json.loads(done.stderr)
