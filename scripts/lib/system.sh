@@ -14,8 +14,8 @@ SYSTEM_NEEDS=(
     "library:libxcb.so.1|libxcb1"
 )
 
-# What only some tests use: a browser, a Samba server and its client, promtool, FUSE, btrfs. CI installs them; elsewhere those
-# tests are skipped and say what they miss.
+# What only some tests use: a browser, a Samba server and its client, promtool, FUSE, btrfs, what boots a Debian. CI
+# installs them; elsewhere those tests are skipped and say what they miss.
 TEST_NEEDS=(
     "command:chromium|chromium"
     "command:smbd|samba"
