@@ -5,6 +5,7 @@ Events need inotify, which never sees what other hosts write to a network mount:
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,14 @@ from heygemd.spool.mounts import fs_type, is_network
 
 Mode = Literal["events", "polling"]
 _QUIET_EVENTS = ("opened", "closed_no_write")  # our own scans and copies cause these
+
+
+def _not_of_a_stop(record: logging.LogRecord) -> bool:
+    """An emitter that is stopped while it reads calls that an error; it is what was asked for, by `Watch.stop` alone."""
+    return "when the thread is inactive" not in record.getMessage()
+
+
+logging.getLogger("watchdog.observers.inotify").addFilter(_not_of_a_stop)
 
 
 def choose_mode(folder: Path, wanted: Literal["auto", "events", "polling"]) -> Mode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import shutil
 import threading
@@ -163,6 +164,16 @@ def test_hints_come_and_dead_threads_are_replaced(layout: Layout, mode: str) -> 
     finally:
         watch.stop()
     assert not watch.healthy()
+
+
+def test_a_stop_is_no_error_in_the_log(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch(layout.inbox, lambda: None, wanted="events")
+    assert watch.start()
+    emitter = next(iter(watch._observer.emitters))  # type: ignore[union-attr]
+    watch.stop()
+    emitter.queue_events(0.01)  # as its thread does when it is stopped between two looks
+    logging.getLogger("watchdog.observers.inotify").error("anything else is told")
+    assert [record.getMessage() for record in caplog.records] == ["anything else is told"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
