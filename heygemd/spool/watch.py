@@ -23,7 +23,7 @@ _QUIET_EVENTS = ("opened", "closed_no_write")  # our own scans and copies cause 
 
 
 def _not_of_a_stop(record: logging.LogRecord) -> bool:
-    """An emitter that is stopped while it reads calls that an error; it is what was asked for, by `Watch.stop` alone."""
+    """An emitter that is stopped while it reads calls that an error; `Watch.stop` asks for it, and nobody else."""
     return "when the thread is inactive" not in record.getMessage()
 
 
