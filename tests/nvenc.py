@@ -9,7 +9,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from heygemd.core.coding import Card
+from heygemd.media.decode import FrameReader, analysis_frames
+from heygemd.media.probe import probe_video
 
 _PROGRAM = """#!{python}
 import json, os, sys
@@ -80,3 +85,17 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvenc:
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     hardware.forget()
     return fake
+
+
+def assert_frames_are_software_s(clip: Path, first: int, stop: int) -> None:
+    """Pass 2 on the first card gives what it gives in software, and was on the card to the end."""
+    video = probe_video(clip)
+    frames = analysis_frames(clip, video, longest_side=64)
+    for _ in frames:
+        pass
+    theirs = FrameReader(clip, video, frames.table, card=Card())
+    got = list(theirs.read(first, stop))
+    assert theirs.on_card
+    ours = list(FrameReader(clip, video, frames.table).read(first, stop))
+    assert len(ours) == stop - first
+    assert all(np.array_equal(a.buffer, b.buffer) for a, b in zip(got, ours, strict=True))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from heygemd.core.coding import Card
-from heygemd.media.decode import FrameReader, analysis_frames
 from heygemd.media.encode import SegmentEncoder
 from heygemd.media.hardware import SAMPLE, card_takes, try_decoder, try_encoder
 from heygemd.media.mux import join, verify_output
 from heygemd.media.probe import parameter_hash, probe_video
 from tests import media
+from tests.nvenc import assert_frames_are_software_s
 from tests.unit.media.test_encode import decoded, moving
 
 
@@ -50,10 +50,4 @@ def test_nvdec_gives_software_s_frames(tmp_path: Path) -> None:
     trial = try_decoder(clip, video, Card())
     if not trial.ok:
         pytest.skip(trial.reason)
-    frames = analysis_frames(clip, video, longest_side=64)
-    assert sum(1 for _ in frames) == 50
-    reader = FrameReader(clip, video, frames.table, card=Card())
-    got = list(reader.read(7, 50))
-    assert reader.on_card
-    ours = list(FrameReader(clip, video, frames.table).read(7, 50))
-    assert all(np.array_equal(a.buffer, b.buffer) for a, b in zip(got, ours, strict=True))
+    assert_frames_are_software_s(clip, 7, 50)

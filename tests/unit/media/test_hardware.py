@@ -21,7 +21,7 @@ from heygemd.media.mux import join, verify_output
 from heygemd.media.probe import parameter_hash, probe_video
 from heygemd.work.coding import choose_coding, require_coding
 from tests import nvenc
-from tests.nvenc import FakeNvenc
+from tests.nvenc import FakeNvenc, assert_frames_are_software_s
 
 from .test_encode import decoded, moving
 
@@ -171,14 +171,7 @@ def test_other_pictures_are_not_for_the_card(tmp_path: Path, video: VideoInfo) -
 
 
 def test_frames_of_the_card_s_decoder_are_those_of_pass_1(fake: FakeNvenc, clip: Path) -> None:
-    video = probe_video(clip)
-    frames = analysis_frames(clip, video, longest_side=64)
-    assert sum(1 for _ in frames) == 60
-    theirs = FrameReader(clip, video, frames.table, card=Card())
-    got = list(theirs.read(20, 40))
-    assert theirs.on_card
-    ours = list(FrameReader(clip, video, frames.table).read(20, 40))
-    assert all(np.array_equal(a.buffer, b.buffer) for a, b in zip(got, ours, strict=True))
+    assert_frames_are_software_s(clip, 20, 40)
     (arguments,) = fake.decodes
     options = dict(itertools.pairwise(arguments))
     assert (options["-hwaccel"], options["-hwaccel_device"]) == ("cuda", "0")
