@@ -52,8 +52,9 @@ class Worker:
         self._out.flush()
 
     def report(self, stage: str, done: int, total: int) -> None:
-        self._meter.sample(certainly=done >= total)  # the encoder has all frames of a segment and still runs
         now = time.monotonic()
+        if done >= total:
+            self._meter.sample()  # the encoder has all frames of a segment and still runs
         if stage != self._last_stage or done >= total or now - self._last_report >= _PROGRESS_SECONDS:
             self._last_report, self._last_stage = now, stage
             self.send(Message("progress", self._task_id, {"stage": stage, "done": done, "total": total}))
@@ -62,11 +63,11 @@ class Worker:
         """Do the task and answer it exactly once."""
         self._task_id, self._last_stage = task.id, ""
         started = time.monotonic()
-        self._meter.reset()
         _spare_modules()
         try:
             failpoint("worker.task")
-            values = self._do(task)
+            with self._meter.watching():
+                values = self._do(task)
             failpoint("worker.answer")
         except HeygemdError as error:
             answer = Message("failed", task.id, error.to_dict())
@@ -153,6 +154,7 @@ class Worker:
             )
             warm.drop_unused()  # a model of another job's is not in what was reserved for this one
         peak.reset_peak()
+        self._meter.closely()  # the decoder of a short segment lives for some hundredths of a second
         coding = Coding.from_dict(values.get("coding", {}))
         stats = self._renderer.render(segment, batch=values["batch"], report=self.report, coding=coding)
         outside = values.get("outside_bytes")
