@@ -70,7 +70,7 @@ class PeakMeter:
 
     def sample(self) -> None:
         """Look at the children now: a moment when they have taken what they take."""
-        held = sum(_peak_of(str(pid)) or 0 for pid in _children())
+        held = sum(_peak_of(str(pid)) or 0 for pid in _children() if not _is_copy(pid))
         with self._lock:
             self._children_bytes = max(self._children_bytes, held)
 
@@ -90,6 +90,14 @@ def _children() -> list[int]:
         except OSError:
             continue  # the thread has just ended, or the kernel does not keep this list
     return found
+
+
+def _is_copy(pid: int) -> bool:
+    """Whether it has not begun its own program yet: between fork and exec its memory is this process's."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes()
+    except OSError:
+        return False  # it has just ended
 
 
 def _peak_of(process: str) -> int | None:

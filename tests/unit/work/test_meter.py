@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 from heygemd.work.meter import PeakMeter
 
@@ -46,3 +47,25 @@ def test_looking_closely_again_catches_what_comes_late() -> None:
         meter.closely()
         child(150, "import time; time.sleep(0.05)").wait()
     assert meter.peak_bytes - alone > 150 * MIB
+
+
+def test_a_child_that_is_still_a_copy_of_this_process_is_not_counted() -> None:
+    """Between fork and exec all of the parent's memory is the child's, too."""
+    held = bytearray(b"x") * (400 << 20)
+    meter = PeakMeter()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            meter.sample()
+
+    with meter.watching():
+        alone = meter.peak_bytes
+        thread = threading.Thread(target=look)
+        thread.start()
+        for _ in range(20):
+            subprocess.run(["true"], check=True)
+        stop.set()
+        thread.join()
+    assert meter.peak_bytes - alone < 100 * MIB
+    assert len(held) == 400 << 20
