@@ -119,6 +119,9 @@ def _print(report: dict[str, Any]) -> None:
     jobs = report["jobs"]
     say(f"cards        {report['cards']} with {report['slots']} slots")
     say(f"jobs         {jobs['finished']} finished, {jobs['failed']} failed, {jobs['refused']} refused")
+    if report["refused_ids"]:
+        rest = ", …" if jobs["refused"] > len(report["refused_ids"]) else ""
+        say(f"refused      {', '.join(report['refused_ids'])}{rest}: no card has the memory, even at the smallest")
     say(f"segments     {report['segments']}")
     span, bound = seconds_in_words(report["makespan_seconds"]), seconds_in_words(report["lower_bound_seconds"])
     ratio = report["makespan_over_bound"]

@@ -21,12 +21,14 @@ from heygemd.core.memory import MIB, Calibration, Estimate, Load, Picture, size_
 from heygemd.core.placement import Placement, Request, Scheduler
 from heygemd.core.plan import Choice, DeviceOffer, Plan, PlanRequest, choices, cut, expected, monotone
 from heygemd.core.retry import Rung, decide
-from heygemd.core.simulate_report import Tally, report
+from heygemd.core.simulate_report import Ideal, Tally, report
 from heygemd.core.simulate_trace import TraceJob
 
 _REFRESH_SECONDS = 5.0
 _OOM_SECONDS = 5.0
 _FIXED_SECONDS = 1.0
+_LEAST_REAL = 0.98
+"""Segments of one job take nearly the same."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class _Job:
     plan: Plan
     truth: float  # real bytes over formula
     left: int
+    ideal: Ideal = field(default_factory=Ideal)
     ways: tuple[Choice, ...] = ()
     started: bool = False
     tries: dict[int, int] = field(default_factory=dict)
@@ -156,29 +159,33 @@ class Simulation:
         try:
             found = choices(lambda _kind, _precision, batch: self._estimate(picture, batch), offers, what=trace.id)
         except CannotFitError:
-            self.tally.refused += 1
+            self.tally.refused.append(trace.id)
             self._end(job)
             return
         best = expected(found, offers)
         job.plan = Plan(cut(request), best.batch, best.precision, best.predicted_bytes, best.kind, found)
         job.left = len(job.plan.segments)
-        self._count_ideal(job)
+        self.tally.segments += job.left
+        job.ideal = self._ideal(job)
         self._offer(job, [segment.number for segment in job.plan.segments])
 
     def _estimate(self, picture: Picture, batch: int) -> Estimate:
         return self._calibration.estimate(_load(picture, batch), formula_bytes(picture, batch))
 
-    def _count_ideal(self, job: _Job) -> None:
+    def _ideal(self, job: _Job) -> Ideal:
+        """The least that the job's segments can take, whoever places them: each at the speed of its fastest way, and in
+        the way whose real bytes x seconds are fewest."""
         picture = _picture(job)
-        most = max(self._total.values()) * self.world.fraction // self.world.slots
-        batch = next((c.batch for c in job.plan.choices if c.reserved_bytes <= most), job.plan.choices[-1].batch)
-        least = min(c.reserved_bytes for c in job.plan.choices)
+        speeds = {c.batch: frames_a_second(picture, c.batch) for c in job.plan.choices}
+        real = {batch: formula_bytes(picture, batch) * job.truth * _LEAST_REAL for batch in speeds}
+        seconds = byte_seconds = longest = 0.0
         for segment in job.plan.segments:
-            seconds = _FIXED_SECONDS + segment.num_frames / frames_a_second(picture, batch)
-            self.tally.ideal_seconds += seconds
-            self.tally.ideal_byte_seconds += seconds * least
-            self.tally.longest_seconds = max(self.tally.longest_seconds, job.trace.arrival_seconds + seconds)
-        self.tally.segments += len(job.plan.segments)
+            times = {batch: _FIXED_SECONDS + segment.num_frames / speed for batch, speed in speeds.items()}
+            fastest = min(times.values())
+            seconds += fastest
+            longest = max(longest, fastest)
+            byte_seconds += min(times[batch] * real[batch] for batch in speeds)
+        return Ideal(seconds, byte_seconds, job.trace.arrival_seconds + longest)
 
     def _offer(self, job: _Job, numbers: Sequence[int]) -> None:
         """Ask for these segments, with the estimates of now."""
@@ -229,7 +236,7 @@ class Simulation:
             self.tally.waits.setdefault(job.trace.priority, []).append(self._now - job.trace.arrival_seconds)
         choice = job.ways[placement.step]
         picture, name = _picture(job), placement.device.name
-        real = int(formula_bytes(picture, choice.batch) * job.truth * self._dice.uniform(0.98, 1.0))
+        real = int(formula_bytes(picture, choice.batch) * job.truth * self._dice.uniform(_LEAST_REAL, 1.0))
         task = _Task(job, number, placement, choice, real, self._now)
         self._tasks[placement.request.id] = task
         self._real[name] += real
@@ -267,7 +274,7 @@ class Simulation:
             self._calibration = self._calibration.learn(load, formula, task.real_bytes)
             job.left -= 1
             if job.left == 0:
-                self.tally.finished += 1
+                self.tally.finish(job.ideal)
                 self._end(job)
 
     def _again(self, job: _Job, number: int, choice: Choice, error: HeygemdError) -> None:

@@ -8,6 +8,17 @@ from typing import Any
 
 from heygemd.core.capacity import Device
 
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """The least that one job can take: slot seconds, bytes x seconds, and when it can be over."""
+
+    seconds: float = 0.0
+    byte_seconds: float = 0.0
+    over_seconds: float = 0.0
+
 
 @dataclass
 class Tally:
@@ -15,7 +26,7 @@ class Tally:
 
     finished: int = 0
     failed: int = 0
-    refused: int = 0
+    refused: list[str] = field(default_factory=list)  # ids
     segments: int = 0
     oom_events: int = 0
     deaths: int = 0
@@ -30,19 +41,27 @@ class Tally:
     decisions: int = 0
     decision_seconds: float = 0.0  # of real time
 
+    def finish(self, ideal: Ideal) -> None:
+        """One more job is done. What failed counts for no bound: nobody knows how much of it was done."""
+        self.finished += 1
+        self.ideal_seconds += ideal.seconds
+        self.ideal_byte_seconds += ideal.byte_seconds
+        self.longest_seconds = max(self.longest_seconds, ideal.over_seconds)
+
 
 def report(tally: Tally, cards: Sequence[Device]) -> dict[str, Any]:
-    """JSON-ready. The lower bound is the largest of: all work over all slots, all bytes x seconds over all budgets, and
-    the last arrival with its longest segment."""
+    """JSON-ready. The lower bound is the largest of: all work at its fastest over all slots, all real bytes x seconds
+    over all memory, and an arrival with its longest segment; of the jobs that were finished."""
     slots = sum(card.slots for card in cards)
-    budget = sum(card.budget_bytes for card in cards)
-    bound = max(tally.ideal_seconds / slots, tally.ideal_byte_seconds / max(1, budget), tally.longest_seconds)
+    memory = sum(card.total_bytes for card in cards)
+    bound = max(tally.ideal_seconds / slots, tally.ideal_byte_seconds / max(1, memory), tally.longest_seconds)
     span = tally.makespan_seconds
     every = [wait for waits in tally.waits.values() for wait in waits]
     return {
         "cards": len(cards),
         "slots": slots,
-        "jobs": {"finished": tally.finished, "failed": tally.failed, "refused": tally.refused},
+        "jobs": {"finished": tally.finished, "failed": tally.failed, "refused": len(tally.refused)},
+        "refused_ids": tally.refused[:_MOST_NAMED],
         "segments": tally.segments,
         "makespan_seconds": round(span, 1),
         "lower_bound_seconds": round(bound, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ class TraceJob:
     frames: int
     width: int = 1920
     height: int = 1080
-    fps: int = 25
+    fps: float = 25
     priority: int = 0
     folder: str = ""
 
@@ -51,6 +52,32 @@ def _pick(dice: random.Random, weighted: tuple[tuple[Any, int], ...]) -> Any:
     return dice.choices([value for value, _ in weighted], [weight for _, weight in weighted])[0]
 
 
+def _check(job: TraceJob) -> None:
+    """Raises ValueError."""
+    for name, most in (("frames", _MOST_FRAMES), ("width", _MOST_SIDE), ("height", _MOST_SIDE)):
+        value = getattr(job, name)
+        if type(value) is not int or not 0 < value <= most:
+            raise ValueError(f"{name} {value!r}: must be a whole number from 1 to {most}")
+    if not _is_number(job.fps) or not 0 < job.fps <= _MOST_RATE:
+        raise ValueError(f"fps {job.fps!r}: must be a number above 0, at most {_MOST_RATE}")
+    if not _is_number(job.arrival_seconds) or job.arrival_seconds < 0:
+        raise ValueError(f"arrival_seconds {job.arrival_seconds!r}: must be a number, 0 or more")
+    if type(job.priority) is not int:
+        raise ValueError(f"priority {job.priority!r}: must be a whole number")
+    for name in ("id", "folder"):
+        if not isinstance(getattr(job, name), str):
+            raise ValueError(f"{name} {getattr(job, name)!r}: must be text, in quotes")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+_MOST_FRAMES = 10_000_000  # four days at 25 fps
+_MOST_SIDE = 16_384
+_MOST_RATE = 1000
+
+
 def parse_trace(lines: Iterable[str], name: str) -> tuple[TraceJob, ...]:
     """One JSON object a line, with the fields of TraceJob; `id` and `arrival_seconds` may be left out. Empty lines and
     lines that start with # are passed by. Raises UsageError that names the line."""
@@ -67,14 +94,11 @@ def parse_trace(lines: Iterable[str], name: str) -> tuple[TraceJob, ...]:
             unknown = sorted(data.keys() - known)
             if unknown:
                 raise ValueError(f"it has an unknown field {unknown[0]!r}")
-            data = {"id": f"job{number}", "arrival_seconds": 0.0, **data}
-            job = TraceJob(**data)
-            whole = (job.frames, job.width, job.height, job.fps)
-            if not all(isinstance(value, int) and value > 0 for value in whole) or job.arrival_seconds < 0:
-                raise ValueError(
-                    "frames, width, height and fps are whole numbers above 0, arrival_seconds is 0 or more"
-                )
-        except (ValueError, TypeError) as error:
+            if "frames" not in data:
+                raise ValueError("it has no `frames`")
+            job = TraceJob(**{"id": f"job{number}", "arrival_seconds": 0.0, **data})
+            _check(job)
+        except ValueError as error:
             raise UsageError(
                 f"{name}, line {number}: {error}", remedy="See docs/scheduling.md for the fields of a trace."
             ) from None

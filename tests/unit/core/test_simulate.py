@@ -53,7 +53,9 @@ def test_workers_that_die_and_cards_that_vanish_cost_time_not_jobs() -> None:
 
 def test_what_fits_no_card_is_refused_before_anything_starts() -> None:
     jobs = (TraceJob("huge", 0.0, 100, 7680, 4320), TraceJob("small", 0.0, 100, 640, 480))
-    assert run([1500], jobs)["jobs"] == {"finished": 1, "failed": 0, "refused": 1}
+    report = run([1500], jobs)
+    assert report["jobs"] == {"finished": 1, "failed": 0, "refused": 1}
+    assert report["refused_ids"] == ["huge"]
 
 
 def test_the_most_urgent_wait_least() -> None:
@@ -82,11 +84,23 @@ def test_every_job_ends_whatever_the_world_does(
 ) -> None:
     report = run(cards, generate(25, seed), seed=seed, bias=bias, noise=noise, deaths=deaths)
     assert sum(report["jobs"].values()) == 25  # type: ignore[attr-defined]
+    assert report["makespan_over_bound"] is None or report["makespan_over_bound"] >= 1.0  # type: ignore[operator]
+
+
+def test_the_lower_bound_is_one_where_a_slot_has_no_room_for_a_batch() -> None:
+    """Of 8K only the smallest fits one slot's share of this card, and more where the other slot has little to do."""
+    jobs = (TraceJob("4k", 0.0, 36000, 3840, 2160), TraceJob("8k", 100.0, 1500, 7680, 4320))
+    assert 1.0 <= run([8192], jobs)["makespan_over_bound"] <= 1.15  # type: ignore[operator]
 
 
 def test_a_trace_from_a_file() -> None:
     lines = ["# a comment", "", json.dumps({"frames": 50, "arrival_seconds": 9}), json.dumps({"id": "x", "frames": 5})]
     assert parse_trace(lines, "t") == (TraceJob("x", 0.0, 5), TraceJob("job3", 9, 50))
+
+
+def test_a_rate_need_not_be_whole() -> None:
+    jobs = parse_trace(['{"frames": 3000, "fps": 29.97}'], "t")
+    assert run([8192], jobs)["jobs"] == {"finished": 1, "failed": 0, "refused": 0}
 
 
 @pytest.mark.parametrize(
@@ -95,8 +109,17 @@ def test_a_trace_from_a_file() -> None:
         ("{", "t, line 1"),
         ("[]", "no JSON object"),
         ('{"frames": 5, "heigth": 3}', "unknown field 'heigth'"),
-        ('{"frames": 0}', "whole numbers above 0"),
-        ("{}", "frames"),
+        ('{"frames": 0}', "frames 0: must be a whole number from 1"),
+        ('{"frames": true}', "frames True"),
+        ('{"frames": 100000000000000}', "from 1 to 10000000"),
+        ('{"frames": 5, "fps": 0}', "fps 0"),
+        ('{"frames": 5, "arrival_seconds": NaN}', "arrival_seconds nan"),
+        ('{"frames": 5, "arrival_seconds": "5"}', "arrival_seconds '5'"),
+        ('{"frames": 5, "priority": "high"}', "priority 'high'"),
+        ('{"frames": 5, "priority": 1e999}', "priority inf"),
+        ('{"frames": 5, "id": ["x"]}', "id .'x'.: must be text"),
+        ('{"frames": 5, "folder": null}', "folder None"),
+        ("{}", "it has no `frames`"),
     ],
 )
 def test_a_bad_trace_says_where(line: str, message: str) -> None:
