@@ -83,6 +83,7 @@ class Dispatcher:
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
         self._shown_queue_seconds = 0.0
+        self._submitted = False  # since the last round
         self.draining = False
         self.ended: list[Job] = []  # jobs that are over; the caller takes them
 
@@ -100,6 +101,7 @@ class Dispatcher:
         """A job of the journal that is not over. The journal holds it already."""
         self._queued[job.id] = job
         self._admission.offer(job)
+        self._submitted = True
 
     def cancel(self, job_id: str) -> bool:
         """End a job; its inputs go to failed/. False when it is not here."""
@@ -177,17 +179,26 @@ class Dispatcher:
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
             self.pauses.pause_for(error, _PAUSE_SECONDS)
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether anything new may start."""
+        return self.pauses.reason is None and not self.draining
+
     def _round(self, timeout_seconds: float) -> None:
-        # Answers of the pool wake nobody: while one is awaited, it is looked for more often.
-        self._runner.poll(min(timeout_seconds, _POOL_SECONDS) if self._pool.busy else timeout_seconds)
+        # Neither a new job nor an answer of the pool wakes the wait for workers: for the one it does not wait, for the
+        # other it looks more often.
+        most_seconds = 0.0 if self._submitted else _POOL_SECONDS if self._pool.busy else timeout_seconds
+        self._submitted = False
+        self._runner.poll(min(timeout_seconds, most_seconds))
         for answer in self._pool.collect():
             self._answered(answer)
         now = self._clock()
         self.pauses.look_again(now)
+        if self._goes_on:
+            self._admit(now)  # before they advance: a new job's inputs are copied at once
         for active in list(self._active.values()):
             self._advance(active, now)
-        if self.pauses.reason is None and not self.draining:
-            self._admit(now)
+        if self._goes_on:
             self._runner.start(self._active.values(), now)
         self._show(now)
 
@@ -223,7 +234,7 @@ class Dispatcher:
                 return
             active.error = active.error or CancelledError("cancelled")
         elif active.error is None and any(item.staged is None and not item.over for item in active.items):
-            if self.pauses.reason is None and not self.draining:
+            if self._goes_on:
                 self._set_state(active, JobState.STAGING)
                 self._in_pool("stage", active, lambda: self._door.stage(active.job))
             return

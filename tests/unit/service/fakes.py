@@ -45,12 +45,14 @@ class FakeExecutor:
         self.hold = False
         self.cancelled: list[str] = []
         self.closed = False
+        self.waits: list[float] = []  # of each poll, in seconds
 
     def start(self, task: Task, device: Device) -> None:
         self.tries[task.id] = self.tries.get(task.id, 0) + 1
         self.waiting.append(task)
 
     def poll(self, timeout_seconds: float) -> list[Message]:
+        self.waits.append(timeout_seconds)
         if self.hold:
             return []
         tasks, self.waiting = self.waiting, []

@@ -38,6 +38,19 @@ def test_a_job_goes_through_every_state_and_leaves_no_work(rig: Rig, tmp_path: P
     assert rig.dispatcher.ended[0].state is JobState.DONE
 
 
+def test_a_new_job_is_not_kept_waiting_for_workers(rig: Rig) -> None:
+    """Its inputs are copied in the very round after it came; that round does not wait for answers first."""
+    rig.dispatcher.step(30.0)
+    rig.submit()
+    rig.dispatcher.step(30.0)
+    rig.dispatcher.step(30.0)
+    idle, fresh, copying = rig.executor.waits
+    assert idle == 30.0
+    assert fresh == 0.0
+    assert 0.0 < copying < 0.1
+    assert rig.journal.states == [("job-0", "staging")]
+
+
 def test_the_receipt_adds_up_the_stages(rig: Rig) -> None:
     rig.submit()
     rig.run()
