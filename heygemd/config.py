@@ -296,7 +296,12 @@ def _unknown_variables() -> Iterator[str]:
 def _sentence(error: dict[str, Any], layers: list[_Layer]) -> str:
     keys = tuple(str(part) for part in error["loc"] if not isinstance(part, int))
     layer = next((layer for layer in reversed(layers) if layer.has(keys)), layers[-1])
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = (
+        error["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should be", "must be")
+        .replace("a valid tuple", "a list, in brackets")
+    )
     given = error.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
     return f"{layer.name}: {layer.spell(keys)}: {message}{shown}"

@@ -24,7 +24,7 @@ from heygemd.core.capacity import Device
 from heygemd.core.settings import SchedulerSettings
 from heygemd.core.task import Message, Task
 from heygemd.files import copy_hashed, remove_tree, sha256_of
-from heygemd.gpu.devices import cards, devices, memory_now
+from heygemd.gpu.devices import cards, devices, memory_now, render_cards
 from heygemd.work.item import ItemFolder
 from heygemd.work.local import LocalExecutor
 
@@ -43,7 +43,7 @@ def local_devices(settings: SchedulerSettings) -> list[Device]:
     """The devices of this machine that the daemon's configuration names; names that are not here are passed by."""
     if settings.simulated_gpus_mib or settings.devices == ("auto",):
         return devices(settings)
-    found = cards()
+    found = render_cards()
     here = {f"cuda:{card.index}" for card in found if card.problem is None} | {"cpu"}
     names = tuple(name for name in settings.devices if name in here)
     return devices(settings.model_copy(update={"devices": names}), found) if names else []

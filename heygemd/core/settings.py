@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -73,7 +74,7 @@ class SchedulerSettings(Section):
         float, Field(gt=0, le=1, description="share of a GPU's memory that renders may reserve")
     ] = 0.9
     simulated_gpus_mib: Annotated[
-        tuple[int, ...],
+        tuple[Annotated[int, Field(gt=0)], ...],
         Field(description="place as if there were GPUs of these sizes, render on the CPU; for tests and dry runs"),
     ] = ()
     cpu_fallback: Annotated[
@@ -98,6 +99,18 @@ class SchedulerSettings(Section):
     heartbeat_timeout_seconds: Annotated[
         float, Field(gt=1, description="a worker that says nothing for this long is killed and its segment tried again")
     ] = 120.0
+
+    @field_validator("devices")
+    @classmethod
+    def _known_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value == ("auto",):
+            return value
+        if not value or len(set(value)) != len(value):
+            raise ValueError('must name each device once, or be ["auto"]')
+        wrong = [name for name in value if not re.fullmatch(r"cpu|cuda:\d{1,4}", name)]
+        if wrong:
+            raise ValueError(f'{wrong[0]!r} is no device: "cpu", "cuda:0", "cuda:1", …; "auto" stands alone')
+        return value
 
 
 class RaySettings(Section):

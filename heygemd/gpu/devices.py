@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,27 @@ def cards(nvml: Any = None, variable: str | None = None) -> list[CardSnapshot]:
     finally:
         nvml.nvmlShutdown()
     return visible(found, os.environ.get("CUDA_VISIBLE_DEVICES") if variable is None else variable)
+
+
+def render_cards(found: Sequence[CardSnapshot] | None = None, torch: str | None = None) -> list[CardSnapshot]:
+    """The visible cards as renders may use them: with a torch that is built for the CPU, none of them. `torch`: its
+    version, in place of the installed one's; it is not imported."""
+    here = cards() if found is None else list(found)
+    problem = _torch_problem(_torch_version() if torch is None else torch) if here else None
+    return [replace(card, problem=card.problem or problem) for card in here]
+
+
+def _torch_problem(installed: str) -> str | None:
+    if not installed:
+        return "torch is not installed"
+    return f"torch {installed} is a build for the CPU (./install.sh --torch cuda)" if "+cpu" in installed else None
+
+
+def _torch_version() -> str:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
 
 
 def _all_cards(nvml: Any, driver: str) -> Iterator[CardSnapshot]:
@@ -222,7 +244,7 @@ def devices(settings: SchedulerSettings, found: Sequence[CardSnapshot] | None = 
     """The devices that the configuration names. Raises ConfigError for one that is not there."""
     if settings.simulated_gpus_mib:
         return simulated_devices(settings)
-    here = {f"cuda:{card.index}": card for card in (cards() if found is None else found)}
+    here = {f"cuda:{card.index}": card for card in (render_cards() if found is None else found)}
     names = list(settings.devices)
     if names == ["auto"]:
         names = [name for name, card in here.items() if card.problem is None] or ["cpu"]

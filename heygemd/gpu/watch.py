@@ -6,6 +6,7 @@ dispatcher only picks up the newest reading. `budget_bytes` and `moved` are pure
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from heygemd.core.capacity import Device
 from heygemd.core.settings import SchedulerSettings
-from heygemd.gpu.devices import CPU_SHARE, CardSnapshot, MemoryNow, cards, memory_now
+from heygemd.gpu.devices import CPU_SHARE, CardSnapshot, MemoryNow, card_device, memory_now, render_cards
 
 INTERVAL_SECONDS = 5.0
 STALE_SECONDS = 60.0
@@ -22,26 +23,34 @@ STALE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Reading:
-    """All devices at one moment. A card that is not in `memory` is away; `problems` says why."""
+    """All devices at one moment. A card that is not in `memory` is away; `problems` says why. `new`: cards that nobody
+    has named yet."""
 
     memory: Mapping[str, MemoryNow]
     problems: Mapping[str, str]
     seconds: float  # monotonic
+    new: Sequence[CardSnapshot] = ()
 
 
-def read(by_uuid: Mapping[str, str], with_cards: bool, look: Callable[[], list[CardSnapshot]] = cards) -> Reading:
-    """`by_uuid`: uuid → name of the device, as they were when the daemon began; numbers may change, uuids do not."""
+def read(
+    by_uuid: Mapping[str, str], with_cards: bool, look: Callable[[], list[CardSnapshot]] = render_cards
+) -> Reading:
+    """`by_uuid`: uuid → name of the device, as they were when each was first seen; numbers may change, uuids do not."""
     memory: dict[str, MemoryNow] = {"cpu": memory_now()}
     problems: dict[str, str] = {}
+    new: list[CardSnapshot] = []
     if with_cards:
         for card in look():
-            name = by_uuid.get(card.uuid, f"cuda:{card.index}")
-            if card.problem is None and name in by_uuid.values():
-                memory[name] = MemoryNow(card.total_bytes, card.free_bytes, card.processes)
+            if card.problem is not None:
+                continue
+            if card.uuid in by_uuid:
+                memory[by_uuid[card.uuid]] = MemoryNow(card.total_bytes, card.free_bytes, card.processes)
+            else:
+                new.append(card)
         for name in by_uuid.values():
             if name not in memory:
                 problems[name] = "the driver does not list it any more"
-    return Reading(memory, problems, time.monotonic())
+    return Reading(memory, problems, time.monotonic(), new)
 
 
 def others_bytes(now: MemoryNow, reserved_bytes: int, own_pids: Collection[int], before: int) -> int:
@@ -91,7 +100,9 @@ class Watch(Protocol):
 
 
 class DeviceWatch:
-    """Keeps the newest `Reading`. `start`, `moved`, `stop`; the last two from the dispatcher's thread."""
+    """Keeps the newest `Reading`. `start`, `moved`, `stop`; the last two from the dispatcher's thread.
+
+    Where the configuration says "auto", cards that come later are taken in: the driver may be up after the daemon."""
 
     elastic = False
     problem = None
@@ -102,7 +113,7 @@ class DeviceWatch:
         settings: SchedulerSettings,
         *,
         interval_seconds: float = INTERVAL_SECONDS,
-        look: Callable[[], list[CardSnapshot]] = cards,
+        look: Callable[[], list[CardSnapshot]] = render_cards,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._first = {device.name: device for device in devices}
@@ -112,6 +123,7 @@ class DeviceWatch:
         self._clock = clock
         self._others: dict[str, int] = {}
         self._by_uuid = {device.uuid: device.name for device in devices if device.kind == "cuda"}
+        self._takes_new = settings.devices == ("auto",) and not settings.simulated_gpus_mib
         self._newest: Reading | None = None
         self._taken: Reading | None = None
         self._stopped = threading.Event()
@@ -142,14 +154,25 @@ class DeviceWatch:
         if reading is None or reading is self._taken:
             return None
         self._taken = reading
-        found = []
+        found, memory = [], dict(reading.memory)
+        for card in reading.new if self._takes_new else ():
+            memory[self._name_of(card)] = MemoryNow(card.total_bytes, card.free_bytes, card.processes)
         for device in self._first.values():
-            now = reading.memory.get(device.name)
+            now = memory.get(device.name)
             if device.name.startswith("sim:"):
                 found.append(device)
             elif now is not None:
                 found.append(self._budgeted(device, now, reserved, own_pids))
         return found, dict(reading.problems)
+
+    def _name_of(self, card: CardSnapshot) -> str:
+        """Of a card that came later; it is one of ours from now on."""
+        if card.uuid not in self._by_uuid:
+            numbers = itertools.chain([card.index], itertools.count())
+            name = next(name for name in map("cuda:{}".format, numbers) if name not in self._first)
+            self._first[name] = replace(card_device(card, self._settings), name=name)
+            self._by_uuid = {**self._by_uuid, card.uuid: name}  # the thread reads the former one meanwhile
+        return self._by_uuid[card.uuid]
 
     def _budgeted(
         self, device: Device, now: MemoryNow, reserved: Mapping[str, int], own_pids: Collection[int]
@@ -166,5 +189,5 @@ class DeviceWatch:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._newest = read(self._by_uuid, bool(self._by_uuid), self._look)
+            self._newest = read(self._by_uuid, self._takes_new or bool(self._by_uuid), self._look)
             self._stopped.wait(self._interval_seconds)

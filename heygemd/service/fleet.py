@@ -155,8 +155,17 @@ class Fleet:
                 known = {device.name: device for device in (*self._configured, *self._here)}
                 here = {device.name for device in self._here}
                 self._configured = tuple(d for name, d in known.items() if name in here or name in problems)
+            else:
+                self._take_in()
         if back or moved is not None:
             self._publish()
+
+    def _take_in(self) -> None:
+        """Devices that came after the start."""
+        names = {device.name for device in self._configured}
+        for device in [d for d in self._here if d.name not in names]:
+            self._configured += (device,)
+            self._log("daemon.recovered", reason=f"{device.name} ({device.model}) is here now, and renders")
 
     def decide(self, wanted: Iterable[Request], now: float) -> list[Placement]:
         """Reserve for whom it is possible. `wanted`: all tasks that could run now, each time anew."""

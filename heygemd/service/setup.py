@@ -12,7 +12,7 @@ from heygemd.cluster.watch import ClusterWatch
 from heygemd.config import Settings
 from heygemd.core.capacity import Device
 from heygemd.gpu.calibration import CalibrationStore, fingerprint
-from heygemd.gpu.devices import cards, cpu_device, devices
+from heygemd.gpu.devices import cards, cpu_device, devices, render_cards
 from heygemd.gpu.watch import DeviceWatch, Watch
 from heygemd.service.tasks import TaskSettings
 from heygemd.work.executor import Executor
@@ -56,6 +56,10 @@ def make_rig(settings: Settings, share: Path, log: Callable[..., None]) -> Rig:
     """As `scheduler.executor` says. Raises ConfigError."""
     scheduler, ray = settings.scheduler, settings.ray
     targets, host = devices(scheduler), cpu_device(scheduler)
+    if scheduler.devices == ("auto",) and not scheduler.simulated_gpus_mib:
+        for card in render_cards():
+            if card.problem is not None:
+                log("daemon.degraded", reason=f"cuda:{card.index} ({card.name}) is not used: {card.problem}")
     local, watch = make_executor(settings, log), DeviceWatch(targets, scheduler)
     if scheduler.executor == "local":
         return Rig(local, targets, host, watch, ", ".join(device.name for device in targets))

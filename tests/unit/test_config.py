@@ -106,6 +106,21 @@ def test_a_key_in_the_wrong_table_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[]", "must name each device once"),
+        ('["cpu", "cpu"]', "must name each device once"),
+        ('["gpu0"]', "'gpu0' is no device"),
+        ('["CPU"]', "'CPU' is no device"),
+        ('["auto", "cpu"]', '"auto" stands alone'),
+        ('"cpu"', "must be a list, in brackets, not 'cpu'"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused_before_the_daemon_starts(tmp_path: Path, value: str, message: str) -> None:
+    assert message in refused(write(tmp_path, f"[scheduler]\ndevices = {value}\n")).message
+
+
+@pytest.mark.parametrize(
     ("variable", "suggestion"),
     [
         ("HEYGEMD_INBOX__SCAN_SECOND", "HEYGEMD_INBOX__SCAN_SECONDS"),

@@ -11,7 +11,7 @@ import pytest
 from heygemd.core.errors import ConfigError
 from heygemd.core.settings import SchedulerSettings
 from heygemd.gpu import devices as module
-from heygemd.gpu.devices import CardSnapshot, MemoryNow, cards, devices, memory_now, usable_cores, visible
+from heygemd.gpu.devices import CardSnapshot, MemoryNow, cards, devices, memory_now, render_cards, usable_cores, visible
 
 GIB = 2**30
 
@@ -135,6 +135,16 @@ def test_a_lost_card_is_told_and_not_used() -> None:
     assert [d.name for d in devices(SchedulerSettings(), found)] == ["cuda:1"]
     with pytest.raises(ConfigError, match=r"cuda:0.*GPU is lost"):
         devices(SchedulerSettings(devices=("cuda:0",)), found)
+
+
+def test_a_torch_that_is_built_for_the_cpu_uses_no_card() -> None:
+    found = render_cards(cards(FakeNvml(A), "0"), torch="2.13.0+cpu")
+    assert [d.name for d in devices(SchedulerSettings(), found)] == ["cpu"], "a render there would only fail"
+    with pytest.raises(ConfigError, match=r"cuda:0.*build for the CPU.*install.sh --torch cuda"):
+        devices(SchedulerSettings(devices=("cuda:0",)), found)
+    assert render_cards(cards(FakeNvml(A), "0"), torch="2.13.0+cu129")[0].problem is None
+    lost = render_cards(cards(FakeNvml({**A, "lost": True}), "0"), torch="2.13.0+cpu")
+    assert lost[0].problem == "GPU is lost"
 
 
 def test_devices_as_the_configuration_names_them() -> None:

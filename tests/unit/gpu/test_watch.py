@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,43 @@ def test_a_lost_card_is_a_problem_and_a_renumbered_one_is_not() -> None:
         reading = read(by_uuid, True, lambda found=found: found)  # type: ignore[misc]
         assert "cuda:0" not in reading.memory
         assert "driver does not list" in reading.problems["cuda:0"]
+
+
+def test_another_card_in_its_place_is_not_the_lost_one() -> None:
+    other = CardSnapshot(0, "Test", "GPU-b", 8 * GIB, 8 * GIB, "1", {})
+    reading = read({"GPU-a": "cuda:0"}, True, lambda: [other])
+    assert "cuda:0" not in reading.memory and list(reading.new) == [other]
+    assert "driver does not list" in reading.problems["cuda:0"]
+
+
+HOST = Device("cpu", "cpu", 8 * GIB, 6 * GIB, 2)
+
+
+@pytest.mark.parametrize(("names", "taken"), [(("auto",), ["cpu", "cuda:0", "cuda:1"]), (("cpu",), ["cpu"])])
+def test_cards_that_come_after_the_start_are_taken_in_where_all_are_wanted(
+    names: tuple[str, ...], taken: list[str]
+) -> None:
+    here: list[CardSnapshot] = []
+    watched = DeviceWatch([HOST], SchedulerSettings(devices=names), interval_seconds=0.01, look=lambda: list(here))
+    found: list[Device] = []
+
+    def look(expected: list[str]) -> bool:
+        moved = watched.moved({}, ())
+        found[:] = found if moved is None else moved[0]
+        return [device.name for device in found] == expected
+
+    watched.start()
+    try:
+        until(lambda: look(["cpu"]))
+        here += [card(20 * GIB), CardSnapshot(0, "Test", "GPU-b", 8 * GIB, 8 * GIB, "1", {})]
+        for _ in range(5):
+            until(lambda: look(taken))
+    finally:
+        watched.stop()
+    assert [(d.uuid, d.budget_bytes) for d in found[1:]] == [
+        ("GPU-a", int(20 * GIB * 0.9)),
+        ("GPU-b", int(8 * GIB * 0.9)),
+    ][: len(taken) - 1]
 
 
 def watch(look: Callable[[], list[CardSnapshot]]) -> DeviceWatch:

@@ -105,6 +105,18 @@ def test_a_co_tenant_shrinks_the_budget_and_a_lost_card_is_told() -> None:
     assert rig.events[-1] == "daemon.recovered: cuda:1 is back"
 
 
+def test_a_card_that_comes_after_the_start_renders_and_is_told() -> None:
+    rig = Rig(CARD)
+    rig.watch.next = [CARD, TWIN], {}
+    rig.fleet.refresh(0.0)
+    assert [d.name for d in rig.fleet.configured] == ["cuda:0", "cuda:1"], "plans count on it"
+    assert {rig.run(name, 900, ends=False) for name in ("a", "b")} == {"cuda:0", "cuda:1"}
+    rig.watch.next = [CARD], {"cuda:1": "the driver does not list it any more"}
+    rig.fleet.refresh(5.0)
+    assert [event.split(":")[0] for event in rig.events] == ["daemon.recovered", "daemon.degraded"]
+    assert "is here now, and renders" in rig.events[0]
+
+
 def test_a_driver_that_does_not_answer_is_told_once() -> None:
     rig = Rig(CARD)
     for rig.watch.age_seconds in (10.0, 100.0, 110.0, 1.0):
