@@ -28,6 +28,7 @@ from heygemd.cli.common import (
     seconds_in_words,
     speech_of,
 )
+from heygemd.cli.simulate import cards_of
 from heygemd.core.errors import CannotFitError, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ def plan(
     option: OptionOption = None,
     gpu_mib: Annotated[
         str | None,
-        typer.Option("--gpu-mib", metavar="N[,N…]", help="Plan for GPUs of this size, instead of what is here."),
+        typer.Option(
+            "--gpu-mib",
+            metavar="N[,N…]",
+            help="Plan for GPUs of this size, instead of what is here; 8192x4: four alike.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -117,28 +122,18 @@ def plan(
         audio=audio,
         text=text,
         options=options,
-        gpu_mib=_sizes(gpu_mib),
+        gpu_mib=None if gpu_mib is None else cards_of(gpu_mib),
         checkpoint=checkpoint,
     )
     if as_json:
         print_json(found)
     elif found.get("refused"):
-        say(Text("This cannot be rendered: ", style="bold red"), safe(found.get("reason", "")))
+        say(Text("This cannot be rendered:", style="bold red"), safe(found.get("reason", "")))
+        if found.get("remedy"):
+            say(safe(found["remedy"]))
     else:
         _print_plan(found)
     return CannotFitError.exit_code if found.get("refused") else 0
-
-
-def _sizes(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = []
-    if not sizes or any(size <= 0 for size in sizes):
-        raise UsageError(f"--gpu-mib {text}: must be whole numbers of MiB", remedy="For example: --gpu-mib 8192,24576")
-    return sizes
 
 
 def _print_plan(found: dict[str, Any]) -> None:
@@ -146,7 +141,7 @@ def _print_plan(found: dict[str, Any]) -> None:
     count = len(segments) if isinstance(segments, list) else segments
     rows = [
         ("engine", found.get("engine")),
-        ("device", found.get("device")),
+        ("device", _device_words(found)),
         ("segments", count),
         ("batch", found.get("batch")),
         ("precision", found.get("precision")),
@@ -157,6 +152,12 @@ def _print_plan(found: dict[str, Any]) -> None:
     for name, value in rows:
         if value is not None:
             say(f"{name:<10} {safe(value)}")
+
+
+def _device_words(found: dict[str, Any]) -> str | None:
+    """cuda; or: cpu (engine rewrite uses no GPU)."""
+    kind, reason = found.get("device_kind"), found.get("device_reason")
+    return f"{kind} ({reason})" if kind and reason else kind
 
 
 def _memory_words(found: dict[str, Any]) -> str | None:

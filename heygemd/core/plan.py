@@ -213,7 +213,8 @@ def choices(predict: Predict, offers: Sequence[DeviceOffer], *, what: str) -> tu
     most = max((offer.budget_bytes for offer in offers), default=0)
     raise CannotFitError(
         f"{what} needs at least {_mib(smallest or 0)} MiB at its smallest; the largest device offers {_mib(most)} MiB",
-        remedy=f"Give the daemon a device with {_mib(smallest or 0)} MiB free, or set `resolution_limit` in the job.",
+        remedy=f"Give the daemon a device that offers {_mib(smallest or 0)} MiB to renders (`heygemd doctor` lists "
+        "them), or set `resolution_limit` in the job: a smaller picture takes less.",
         needed_bytes=smallest or 0,
         offered_bytes=most,
     )

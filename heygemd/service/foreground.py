@@ -173,6 +173,8 @@ def plan_one(
         targets = [
             Device(f"cuda:{n}", "cuda", mib * 2**20, int(mib * 2**20 * share), slots=2) for n, mib in enumerate(gpu_mib)
         ]
+    if settings.scheduler.cpu_fallback and not any(d.kind == "cpu" for d in targets):
+        targets = [*targets, host]
     with tempfile.TemporaryDirectory(prefix="heygemd-plan-") as work:
         folder = ItemFolder(Path(work) / "item")
         executor = make_executor(settings, lambda *_args, **_fields: None)
@@ -218,12 +220,21 @@ def plan_one(
             "batch": plan.batch,
             "precision": plan.precision,
             "device_kind": plan.device_kind,
+            "device_reason": _why_cpu(plan, prepared, targets),
             **plan.coding.to_dict(),
             "predicted_mib": -(-plan.predicted_bytes // 2**20),
             "memory": _memory_of(plan, prepared, targets, known),
             "calibration": _calibration_of(plan, prepared, known),
             **_time_of(plan, prepared, targets, host, store),
         }
+
+
+def _why_cpu(plan: Plan, prepared: Prepared, targets: Sequence[Device]) -> str | None:
+    """In words, where there are GPUs and the CPU renders."""
+    if plan.device_kind != "cpu" or not any(device.kind == "cuda" for device in targets):
+        return None
+    knows = any(point.device == "cuda" for point in prepared.memory)
+    return "no GPU is large enough" if knows else f"engine {prepared.engine} uses no GPU"
 
 
 def _memory_of(plan: Plan, prepared: Prepared, targets: Sequence[Device], known: Calibration) -> list[dict[str, Any]]:

@@ -92,17 +92,28 @@ def test_plan(heygemd: Run, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyP
     assert "408 MiB" in done.stdout
     assert "1 min 05 s" in done.stdout
     assert json.loads(heygemd("plan", *pair, "--json").stdout) == PLAN
+    heygemd("plan", *pair, "--gpu-mib", "8192x2,4096")
+    assert calls[-1]["gpu_mib"] == [8192, 8192, 4096], "as simulate spells them"
+
+
+def test_plan_says_which_kind_of_device_and_why_not_a_gpu(
+    heygemd: Run, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, "plan_one", PLAN | {"device_kind": "cuda", "device_reason": None})
+    assert "device     cuda\n" in heygemd("plan", *pair).stdout
+    pretend(monkeypatch, "plan_one", PLAN | {"device_kind": "cpu", "device_reason": "engine rewrite uses no GPU"})
+    assert "device     cpu (engine rewrite uses no GPU)\n" in heygemd("plan", *pair).stdout
 
 
 def test_plan_that_cannot_fit_exits_75(heygemd: Run, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = {"refused": True, "reason": "needs 9000 MiB"}
+    refused = {"refused": True, "reason": "needs 9000 MiB", "remedy": "Give it a larger device."}
     pretend(monkeypatch, "plan_one", refused)
     done = heygemd("plan", *pair, "--json")
     assert done.returncode == CannotFitError.exit_code == 75
     assert json.loads(done.stdout) == refused
     shown = heygemd("plan", *pair)
     assert shown.returncode == 75
-    assert "needs 9000 MiB" in shown.stdout
+    assert "needs 9000 MiB" in shown.stdout and "Give it a larger device." in shown.stdout
 
 
 @pytest.mark.parametrize("sizes", ["", "big", "0", "8192,-1"])

@@ -74,7 +74,7 @@ def test_every_kind_that_fits_is_an_alternative_in_the_same_precision() -> None:
 def test_what_cannot_fit_is_refused_with_what_it_would_need() -> None:
     with pytest.raises(CannotFitError, match="a 4K render needs at least 1 MiB") as caught:
         choices(predict, (DeviceOffer("cuda", 100),), what="a 4K render")
-    assert "1 MiB free" in caught.value.remedy
+    assert "offers 1 MiB" in caught.value.remedy
     assert caught.value.details == {"needed_bytes": 110, "offered_bytes": 100}
 
 
