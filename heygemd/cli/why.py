@@ -228,6 +228,7 @@ _NEXT = {
     "preset": "correct the folder's .heygemd.toml",
     "folder limit": "wait until jobs of this folder are done",
     "busy": "wait; the filesystem says: not now",
+    "denied": "let the daemon read it (chmod g+r), or copy it in place of moving it",
 }
 
 

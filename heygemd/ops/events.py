@@ -128,10 +128,23 @@ _EVENTS = (
         ("waiting", "ignored", "duration_seconds", "count"),
     ),
     Event("scan.failed", "warning", "the inbox could not be scanned: {error}", ("error",), ("path",), "failure"),
+    Event(
+        "scan.truncated",
+        "warning",
+        "the inbox holds more than a scan looks at: {files} files are seen, the rest when these are done",
+        ("files",),
+    ),
     Event("watch.started", "info", "watching {path} by {reason}", ("path", "reason")),
     Event("watch.restarted", "warning", "the watch on {path} had ended and runs again: {reason}", ("path", "reason")),
     Event("input.ignored", "debug", "{path} is ignored: {reason}", ("path", "reason")),
     Event("input.waiting", "info", "{path} waits: {reason}", ("path", "reason")),
+    Event("input.unreadable", "warning", "{path} waits, unreadable: {reason}", ("path", "reason")),
+    Event(
+        "input.stuck",
+        "warning",
+        "job {job}: {count} of its inputs could not be moved out of the inbox: {path}",
+        ("job", "path", "count"),
+    ),
     Event(
         "input.refused",
         "warning",

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from heygemd.core.job import Job
 from heygemd.core.placement import Device, Request, Scheduler
 
+_REFUSALS_AT_ONCE = 8
+"""Drops with an error on their way to failed/: moves of files, which wait for no device."""
+
 
 class Admission:
-    """Waiting jobs. Deciding costs about the same however many there are."""
+    """Waiting jobs. Deciding costs about the same however many there are.
+
+    What is refused has nothing to render: who dropped it hears at once, however long the queue is.
+    """
 
     def __init__(self, aging_seconds: float) -> None:
         self._scheduler = Scheduler(aging_seconds=aging_seconds)
         self._held: dict[str, dict[str, Job]] = {}  # folder that has enough in work → its waiting jobs
         self._waiting: dict[str, dict[str, Job]] = {}  # folder → jobs that may be let in
+        self._refused: dict[str, Job] = {}
+        self._leaving: set[str] = set()  # refused jobs that were let in
 
     def offer(self, job: Job) -> None:
+        if job.error is not None:
+            self._refused[job.id] = job
+            return
         if job.folder in self._held:
             self._held[job.folder][job.id] = job
             return
@@ -28,12 +40,14 @@ class Admission:
     def withdraw(self, job: Job) -> None:
         """It does not wait any more."""
         self._scheduler.withdraw(job.id)
+        self._refused.pop(job.id, None)
         for places in (self._held, self._waiting):
             places.get(job.folder, {}).pop(job.id, None)
 
     def release(self, job_id: str) -> None:
-        """A job that was let in has ended. Unknown ids are ignored."""
+        """A job that was let in has ended, or gives up its place. Unknown ids are ignored."""
         self._scheduler.release(job_id)
+        self._leaving.discard(job_id)
 
     def decide(
         self, now: float, *, room: int, aging_seconds: float, seconds: Mapping[str, float], most_seconds: float
@@ -53,7 +67,14 @@ class Admission:
         found = [placement.request for placement in self._scheduler.decide(now)]
         for request in found:
             self._waiting[request.folder].pop(request.id)
-        return [request.id for request in found]
+        return [*self._refusals(), *(request.id for request in found)]
+
+    def _refusals(self) -> list[str]:
+        ids = list(islice(self._refused, _REFUSALS_AT_ONCE - len(self._leaving)))
+        for job_id in ids:
+            del self._refused[job_id]
+        self._leaving.update(ids)
+        return ids
 
     def holds(self, folder: str) -> bool:
         """Whether the folder's jobs wait because it has enough in work."""

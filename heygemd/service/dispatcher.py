@@ -272,7 +272,7 @@ class Dispatcher:
         elif answer.kind == "deliver":
             self._over(active, answer.value)
         else:
-            active.attempts = 0
+            active.attempts, active.waits_for = 0, ""
             for item, copy in zip(active.items, answer.value, strict=True):
                 item.staged = copy
             size = sum(f.size for f in active.job.inputs)
@@ -295,6 +295,8 @@ class Dispatcher:
             active.not_before_seconds = now + decision.wait_seconds
             if decision.action == "fail":
                 active.error = error
+            elif active.attempts >= attempts:
+                self._step_aside(active, error, now)
         else:
             # The result exists; only its way out is blocked. Never give up on it.
             active.attempts += 1
@@ -303,17 +305,26 @@ class Dispatcher:
                 "job.waiting", **active.job.log_context(), reason="its result cannot be delivered now", error=error
             )
 
+    def _step_aside(self, active: ActiveJob, error: HeygemdError, now: float) -> None:
+        """Inputs may stay busy for hours: the next job gets its place, and it tells why it waits."""
+        self._admission.release(active.job.id)
+        active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * active.attempts)
+        self._tell_wait(active, "its inputs cannot be copied now", error)
+
     def _no_room(self, active: ActiveJob, error: DiskFullError, now: float) -> None:
         """Another job that ends makes room, so it must go on; only where none is at work does the queue wait."""
         active.not_before_seconds = now + _PAUSE_SECONDS
         others = any(a is not active and any(item.staged for item in a.items) for a in self._active.values())
         if not others:
             self.pauses.pause(error.message, for_seconds=_PAUSE_SECONDS)
-        elif active.waits_for != error.message:
+        else:
+            self._tell_wait(active, "there is no room for its work files", error)
+
+    def _tell_wait(self, active: ActiveJob, reason: str, error: HeygemdError) -> None:
+        """Once for each cause."""
+        if active.waits_for != error.message:
             active.waits_for = error.message
-            self._log(
-                "job.waiting", **active.job.log_context(), reason="there is no room for its work files", error=error
-            )
+            self._log("job.waiting", **active.job.log_context(), reason=reason, error=error)
 
     # ---- the end of a job ----
 
@@ -333,6 +344,8 @@ class Dispatcher:
         job = active.job.evolve(state=state, ended_seconds=now, error=error.to_dict() if error else None)
         seconds = round(now - (job.started_seconds or now), 3)
         self._journal.finish(job, except_paths=delivery.stuck)
+        if delivery.stuck:
+            self._log("input.stuck", **job.log_context(), path=delivery.stuck[0], count=len(delivery.stuck))
         if state is JobState.DONE:
             out = round(now - active.busy_since_seconds, 3)
             self._log("job.published", **job.log_context(), path=where, duration_seconds=out)
@@ -363,7 +376,7 @@ class Dispatcher:
 
     def _show(self, now: float) -> None:
         for active in self._active.values():
-            key = (active.job.state, round(active.fraction, 3), self.pauses.reason, self.problem)
+            key = (active.job.state, round(active.fraction, 3), self.pauses.reason, self.problem, active.waits_for)
             if key != active.shown and now - active.shown_seconds >= self._status_seconds:
                 active.shown, active.shown_seconds = key, now
                 devices = self._runner.devices_of(active)

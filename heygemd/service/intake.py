@@ -22,7 +22,7 @@ from heygemd.spool.layout import Layout
 from heygemd.spool.names import fold, unique_name
 
 _UNFINISHED = frozenset(state for state in JobState if not state.final)
-_MOVING = frozenset({Why.SETTLING, Why.MANIFEST, Why.BUSY, Why.PRESET})
+_MOVING = frozenset({Why.SETTLING, Why.MANIFEST, Why.BUSY})
 """Reasons to wait that pass by themselves soon; `--once` waits for these, not for a partner that may never come."""
 
 
@@ -53,6 +53,7 @@ class Intake:
         self._log = log
         self._clock = clock
         self._told: dict[str, str] = {}  # path → reason, so that each wait is logged once
+        self._truncated = False
 
     def resume(self) -> frozenset[str]:
         """Give the dispatcher what an earlier run left unfinished; the ids."""
@@ -71,14 +72,23 @@ class Intake:
             path = refusal.drop.manifest or next((f.path for f in refusal.drop.inputs), refusal.drop.name)
             self._log("input.refused", path=path, error=refusal.error)
         count += self._claim([(refusal.drop, refusal.error) for refusal in scan.refused], taken)
+        self._tell_waits(scan)
+        return count
+
+    def _tell_waits(self, scan: Scan) -> None:
         told = {w.path: w.reason.value for w in scan.waiting}
+        told |= {unseen.path: unseen.reason for unseen in scan.unreadable}
         for waiting in scan.waiting:
             if self._told.get(waiting.path) != waiting.reason.value and waiting.reason not in _MOVING:
-                self._log("input.waiting", path=waiting.path, reason=waiting.detail)
-        for ignored in scan.unreadable:
-            self._log("input.waiting", path=ignored.path, reason=ignored.reason)
+                event = "input.unreadable" if waiting.reason is Why.DENIED else "input.waiting"
+                self._log(event, path=waiting.path, reason=waiting.detail)
+        for unseen in scan.unreadable:
+            if self._told.get(unseen.path) != unseen.reason:
+                self._log("input.unreadable", path=unseen.path, reason=unseen.reason)
         self._told = told
-        return count
+        if scan.truncated and not self._truncated:
+            self._log("scan.truncated", files=scan.num_files)
+        self._truncated = scan.truncated
 
     def _claim(self, drops: Sequence[tuple[Drop, HeygemdError | None]], taken: set[str]) -> int:
         """Into the journal with one sync of the disk, however many dropped at once; then to the dispatcher."""

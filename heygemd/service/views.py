@@ -40,6 +40,8 @@ def active(
     reason = f"the queue is paused: {paused_reason}" if paused_reason else _REASONS.get(job.state, "")
     if problem and not paused_reason and not devices and job.state in (JobState.PREPARING, JobState.RENDERING):
         reason = f"it waits: {problem}"
+    if active.waits_for and not paused_reason and job.state is JobState.STAGING:
+        reason = f"it waits: {active.waits_for}"
     eta = active.eta_seconds(now)
     frames = sum(item.prepared.num_frames for item in active.items if item.prepared is not None)
     return _view(

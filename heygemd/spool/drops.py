@@ -69,9 +69,10 @@ class Why(StrEnum):
     AMBIGUOUS = "ambiguous"  # more than one file could be the half of the pair
     MISSING = "missing"  # a file that the manifest names is not there
     MANIFEST = "manifest"  # a manifest beside it is still being written
-    PRESET = "preset"  # the folder's .heygemd.toml is being written or wrong
+    PRESET = "preset"  # the folder's .heygemd.toml is wrong
     FOLDER_LIMIT = "folder limit"  # too many jobs of this folder wait already
     BUSY = "busy"  # the filesystem says: not now
+    DENIED = "denied"  # the daemon may not read it
 
 
 @dataclass(frozen=True)

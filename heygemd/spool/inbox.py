@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heygemd.core.errors import BadInputError, HeygemdError, MissingInputError, ShareAwayError, UnsafePathError
+from heygemd.core.errors import BadInputError, HeygemdError, MissingInputError, ShareAwayError
 from heygemd.core.job import InputFile
 from heygemd.core.manifest import Manifest, Preset
 from heygemd.core.settings import InboxSettings, LimitSettings
@@ -29,7 +29,7 @@ from heygemd.spool.pairing import Lone, Pair, kind_of, pair_files, stem_of
 from heygemd.spool.resolve import Finder, Found, check_files, drop_of_manifest, drop_of_pair, refused_drop
 from heygemd.spool.settle import Settle
 from heygemd.spool.wording import Wording, Words
-from heygemd.spool.writers import being_written, knows_writers
+from heygemd.spool.writers import denied, knows_writers, obstacle
 
 
 class Inbox:
@@ -77,7 +77,7 @@ class Inbox:
         self._settle.observe({**listing.files, **presets}, {i.path for i in listing.unreadable}, start)
         found = _Pass(listing, self._settle, self._wording, self._settings, self._limits, claimed)
         found.run()
-        found.hold_back_written(self._layout.inbox)
+        found.hold_back(self._layout.inbox)
         fair = within_limits(found.ready, pending or {}, self._settings)
         ready = fair.ready
         found.waiting += fair.waiting
@@ -134,10 +134,15 @@ class _Pass:
         finder = Finder(self.listing)
         self.named_by: dict[str, set[str]] = defaultdict(set)  # file → manifests that name it
         self.held: list[tuple[str, str]] = []  # folder, manifest in it that cannot be read yet
+        self.locked: dict[tuple[str, str], str] = {}  # folder and stem → a manifest that is not ours to read
         known: list[tuple[Seen, Words, Found]] = []
         for seen in sorted(manifests, key=lambda seen: seen.path):
             try:
                 words = self.wording.manifest(seen)
+            except PermissionError:
+                self._wait(seen.path, Why.DENIED, [seen], denied(seen.path))
+                self.locked[seen.folder, nfc(manifest_stem(seen.name) or "")] = seen.name
+                continue
             except OSError as error:
                 self._wait(seen.path, Why.BUSY, [seen], f"cannot be read now: {error.strerror}")
                 self.held.append((seen.folder, seen.name))
@@ -184,25 +189,21 @@ class _Pass:
                 names = ", ".join(shown(name) for name in sorted(self.named_by[path]))
                 self._wait(path, Why.IN_USE, [seen], f"{names} name it")
 
-    def hold_back_written(self, inbox: Path) -> None:
-        """What somebody still has open is not complete, however long it was quiet."""
+    def hold_back(self, inbox: Path) -> None:
+        """What somebody still has open is not complete, however long it was quiet; what is not ours to read must not
+        become a job that waits for ever."""
         if not (self.ready or self.refused) or not knows_writers(inbox):
             return
         ready, refused = self.ready, self.refused
-        self.ready = [(quiet, drop) for quiet, drop in ready if not self._written(inbox, drop.inputs)]
-        self.refused = [refusal for refusal in refused if not self._written(inbox, refusal.drop.inputs)]
+        self.ready = [(quiet, drop) for quiet, drop in ready if not self._held_back(inbox, drop.inputs)]
+        self.refused = [refusal for refusal in refused if not self._held_back(inbox, refusal.drop.inputs, {Why.BUSY})]
 
-    def _written(self, inbox: Path, inputs: Sequence[InputFile]) -> bool:
-        for file in inputs:
-            try:
-                written = being_written(inbox, file.path)
-            except (OSError, UnsafePathError):
-                written = False  # it changed this moment: staging looks closer
-            if written:
-                group = [self.listing.files[one.path] for one in inputs]
-                self._wait(inputs[0].path, Why.BUSY, group, f"{shown(file.path)} is still open for writing")
-                return True
-        return False
+    def _held_back(self, inbox: Path, inputs: Sequence[InputFile], reasons: Collection[Why] = tuple(Why)) -> bool:
+        found = obstacle(inbox, inputs)
+        if found is None or found[0] not in reasons:
+            return False
+        self._wait(inputs[0].path, found[0], [self.listing.files[one.path] for one in inputs], found[1])
+        return True
 
     def _manifest(self, seen: Seen, words: Words, found: Found) -> None:
         """Sort one unclaimed manifest."""
@@ -258,6 +259,9 @@ class _Pass:
         ):
             self._wait(pair.video.path, Why.MANIFEST, group, f"{shown(name)} is still being written")
             return
+        if (manifest := self.locked.get((folder, pair.stem))) is not None:
+            self._wait(pair.video.path, Why.DENIED, group, denied(manifest))
+            return
         preset = self._presets(folder)
         try:
             check_files(group, self.limits)
@@ -297,12 +301,15 @@ class _Pass:
                 continue
             try:
                 words = self.wording.preset(preset)
+            except PermissionError:
+                self._wait(path, Why.DENIED, group, denied(preset.path))
+                return True
             except OSError as error:
                 self._wait(path, Why.BUSY, group, f"{shown(preset.path)} cannot be read now: {error.strerror}")
                 return True
             if not self.settle.settled(preset.path):
                 detail = f"{shown(preset.path)}: {self.settle.missing_for(preset.path)}"
-                self._wait(path, Why.PRESET, group, detail)
+                self._wait(path, Why.SETTLING, group, detail)
                 return True
             if isinstance(words, HeygemdError):
                 self._wait(path, Why.PRESET, group, words.message)

@@ -10,10 +10,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
+from heygemd.core.errors import UnsafePathError
+from heygemd.core.job import InputFile
 from heygemd.spool.beneath import open_beneath
+from heygemd.spool.drops import Why
 from heygemd.spool.mounts import fs_type
+from heygemd.spool.names import shown
 
 _TELLS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "tmpfs", "overlay"}
 _F_SETSIG = 10  # fcntl.h; not in Python's module
@@ -45,3 +50,21 @@ def being_written(root: Path, relative: str) -> bool:
             return error.errno in _NOT_NOW
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def obstacle(inbox: Path, inputs: Sequence[InputFile]) -> tuple[Why, str] | None:
+    """Why a complete group cannot be taken now, in words: one of its files is open for writing, or not ours to read."""
+    for file in inputs:
+        try:
+            written = being_written(inbox, file.path)
+        except PermissionError:
+            return Why.DENIED, denied(file.path)
+        except (OSError, UnsafePathError):
+            written = False  # it changed this moment: staging looks closer
+        if written:
+            return Why.BUSY, f"{shown(file.path)} is still open for writing"
+    return None
+
+
+def denied(path: str) -> str:
+    return f"{shown(path)}: the daemon may not read it"

@@ -121,6 +121,8 @@ def prepared(frames: int) -> Prepared:
 class FakeDoor:
     def __init__(self) -> None:
         self.stage_errors: list[HeygemdError] = []
+        self.busy: dict[str, HeygemdError] = {}  # by job's id, as long as it is here
+        self.stuck: tuple[str, ...] = ()
         self.deliver_errors: list[HeygemdError] = []
         self.delivered: list[tuple[Job, Sequence[ItemOutcome], HeygemdError | None, Mapping[str, Any]]] = []
         self.views: dict[str, list[Mapping[str, Any]]] = {}
@@ -128,6 +130,8 @@ class FakeDoor:
     def stage(self, job: Job) -> Sequence[StagedItem]:
         if self.stage_errors:
             raise self.stage_errors.pop(0)
+        if job.id in self.busy:
+            raise self.busy[job.id]
         return [StagedItem(item, Path("v.mp4"), Path("a.wav"), None, None) for item in job.items]
 
     def deliver(
@@ -141,7 +145,7 @@ class FakeDoor:
         if self.deliver_errors:
             raise self.deliver_errors.pop(0)
         self.delivered.append((job, outcomes, error, receipt))
-        return Delivery(f"outbox/{job.name}/")
+        return Delivery(f"outbox/{job.name}/", self.stuck)
 
     def show(self, job: Job, view: Mapping[str, Any]) -> None:
         self.views.setdefault(job.name, []).append(view)
@@ -214,14 +218,14 @@ class Rig:
         self.dispatcher.submit(job)
         return job
 
-    def run(self, rounds: int = 200, step_seconds: float = 1.0) -> None:
-        """Rounds until nothing is left to do."""
+    def run(self, rounds: int = 200, step_seconds: float = 1.0, enough: Callable[[], bool] = lambda: False) -> None:
+        """Rounds until nothing is left to do, or it is `enough`."""
         import time
 
         for _ in range(rounds):
             self.dispatcher.step(0.0)
             self.clock.now += step_seconds
-            if self.dispatcher.idle:
+            if self.dispatcher.idle or enough():
                 return
             time.sleep(0.002)  # the pool's threads need a moment
         raise AssertionError(f"not idle after {rounds} rounds: {self.dispatcher.counts}, {self.events[-5:]}")

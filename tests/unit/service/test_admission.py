@@ -7,8 +7,8 @@ from heygemd.core.options import Options
 from heygemd.service.admission import Admission
 
 
-def job(name: str, folder: str = "", created: float = 0.0) -> Job:
-    return Job(name, name, folder, (Item(name, "v", "a"),), (), Options(), created_seconds=created)
+def job(name: str, folder: str = "", created: float = 0.0, error: dict[str, str] | None = None) -> Job:
+    return Job(name, name, folder, (Item(name, "v", "a"),), (), Options(), created_seconds=created, error=error)
 
 
 def decide(admission: Admission, *, room: int = 1, most: float = 0.0, **seconds: float) -> list[str]:
@@ -43,3 +43,15 @@ def test_a_held_job_can_be_withdrawn() -> None:
     assert decide(admission, most=1.0, f=2.0) == []
     admission.withdraw(first)
     assert decide(admission, room=9, most=1.0, f=0.0) == ["b"]
+
+
+def test_what_is_refused_waits_behind_no_render_but_not_all_goes_at_once() -> None:
+    admission = Admission(600.0)
+    admission.offer(job("render", created=1.0))
+    for n in range(20):
+        admission.offer(job(f"typo{n}", created=2.0, error={"message": "typo"}))
+    assert decide(admission, room=1) == [*(f"typo{n}" for n in range(8)), "render"]
+    assert decide(admission, room=1) == []
+    admission.release("typo3")
+    admission.withdraw(job("typo8"))
+    assert decide(admission, room=1) == ["typo9"]

@@ -169,6 +169,29 @@ def test_an_input_that_is_busy_is_waited_for(rig: Rig) -> None:
     assert rig.dispatcher.ended[0].state is JobState.DONE
 
 
+def test_an_input_that_stays_busy_gives_its_place_to_others_and_says_why(rig: Rig) -> None:
+    stuck = [rig.submit(f"stuck-{n}") for n in range(5)]  # more than may be in work at once
+    rig.door.busy = {job.id: errors.InputBusyError(f"v.mp4 of {job.name} is held") for job in stuck}
+    good = rig.submit("good")
+    rig.run(rounds=1000, enough=lambda: bool(rig.dispatcher.ended))
+    assert [job.id for job in rig.dispatcher.ended] == [good.id]
+    told = [fields["error"].message for name, fields in rig.events if name == "job.waiting"]
+    assert "v.mp4 of stuck-0 is held" in told and len(set(told)) == len(told), "each once"
+    assert rig.dispatcher.views()[stuck[0].name]["reason"] == f"it waits: v.mp4 of {stuck[0].name} is held"
+    rig.door.busy = {}
+    rig.run(rounds=3000, step_seconds=5.0)
+    assert [job.state for job in rig.dispatcher.ended] == [JobState.DONE] * 6
+
+
+def test_inputs_that_could_not_be_moved_are_told(rig: Rig) -> None:
+    rig.door.stuck = ("locked/v.mp4", "locked/a.wav")
+    rig.submit()
+    rig.run()
+    (told,) = [fields for name, fields in rig.events if name == "input.stuck"]
+    assert (told["path"], told["count"]) == ("locked/v.mp4", 2)
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+
+
 def test_a_refused_drop_is_delivered_to_failed_without_any_work(rig: Rig) -> None:
     rig.submit(items=0, error=errors.ManifestError("typo").to_dict())
     rig.run()

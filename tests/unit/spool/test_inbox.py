@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from heygemd import failpoints
 from heygemd.core.errors import LimitError, MissingInputError, ShareAwayError, UnsafePathError
+from heygemd.spool.beneath import open_beneath
 from heygemd.spool.drops import Why
 from heygemd.spool.fairness import Load
 
@@ -370,6 +373,42 @@ def test_what_is_open_for_writing_waits(desk: Desk) -> None:
     with (desk.layout.inbox / "a.mp4").open("rb"):
         scan = desk.scan(1.0)
         assert len(scan.ready) == 1 and len(scan.refused) == 1, "readers do not matter"
+
+
+def denied(*names: str) -> Callable[[Path, str], BinaryIO]:
+    """`open_beneath` as a daemon meets it that may not read these (root, who runs tests too, may read everything)."""
+
+    def opened(root: Path, relative: str) -> BinaryIO:
+        if relative in names:
+            raise PermissionError(errno.EACCES, "Permission denied", relative)
+        return open_beneath(root, relative)
+
+    return opened
+
+
+def test_what_the_daemon_may_not_read_waits_and_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.mp4", "a.wav", "b.mp4", "b.wav"):
+        desk.put(name)
+    monkeypatch.setattr("heygemd.spool.writers.open_beneath", denied("a.wav"))
+    scan = desk.settled()
+    assert [drop.name for drop in scan.ready] == ["b"], "a job of it would only wait, in another one's place"
+    (waiting,) = scan.waiting
+    assert waiting.reason is Why.DENIED and "a.wav: the daemon may not read it" in waiting.detail
+    assert not desk.scan(1e6).refused, "it is not the user's last word"
+    monkeypatch.undo()
+    assert [drop.name for drop in desk.scan(1.0).ready] == ["a", "b"]
+
+
+def test_a_manifest_that_may_not_be_read_holds_back_its_own_name_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "a.wav", "b.mp4", "b.wav", "sub/a.mp4", "sub/a.wav"):
+        desk.put(name)
+    desk.put("a.job.json", '{"version": 1, "video": "a.mp4", "audio": "a.wav"}')
+    monkeypatch.setattr("heygemd.spool.wording.open_beneath", denied("a.job.json"))
+    scan = desk.settled()
+    assert sorted(drop.items[0].video for drop in scan.ready) == ["b.mp4", "sub/a.mp4"]
+    assert {(w.path, w.reason) for w in scan.waiting} == {("a.job.json", Why.DENIED), ("a.mp4", Why.DENIED)}
 
 
 def test_filesystems_that_refuse_leases_are_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
