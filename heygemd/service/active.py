@@ -84,6 +84,7 @@ class ActiveJob:
     shown: tuple[Any, ...] = ()
     stage_text: str = ""
     waits_for: str = ""  # room, in words; told once
+    lacks: str = ""  # memory that no device offers now, in words
 
     @staticmethod
     def of(job: Job, work: Path) -> ActiveJob:

@@ -376,7 +376,8 @@ class Dispatcher:
 
     def _show(self, now: float) -> None:
         for active in self._active.values():
-            key = (active.job.state, round(active.fraction, 3), self.pauses.reason, self.problem, active.waits_for)
+            why = self.pauses.reason, self.problem, active.waits_for, active.lacks
+            key = (active.job.state, round(active.fraction, 3), why)
             if key != active.shown and now - active.shown_seconds >= self._status_seconds:
                 active.shown, active.shown_seconds = key, now
                 devices = self._runner.devices_of(active)

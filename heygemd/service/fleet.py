@@ -120,21 +120,22 @@ class Fleet:
         """CPU devices that are not the host: simulated cards."""
         return frozenset(d.name for d in self._here if d.kind == "cpu" and d.name != self._host.name)
 
-    def tell_waiting(self, request: Request, context: Mapping[str, Any]) -> None:
-        """For a task that waits: say once for each job when no device of now has the budget for it, free or not."""
+    def tell_waiting(self, request: Request, context: Mapping[str, Any]) -> str | None:
+        """For a task that waits: why, when no device of now has the budget for it, free or not; logged once for each
+        job until one of its tasks is placed."""
         capacity = self.scheduler.capacity
         places = [name for name in capacity.devices if name not in request.avoid]
         if any(capacity.is_able(name, request.needs) for name in places):
-            return
+            return None
         for name in places:
             if not capacity.used_slots(name):
                 self._executor.evict(name)  # what only idle workers hold may count as somebody else's
-        if request.job_id in self._told_waiting:
-            return
-        self._told_waiting.add(request.job_id)
         least = min((steps[-1] for steps in request.needs.values()), default=0)
         reason = f"no device offers the {-(-least // 2**20)} MiB that it needs at its smallest now"
-        self._log("job.waiting", **context, reason=reason)
+        if request.job_id not in self._told_waiting:
+            self._told_waiting.add(request.job_id)
+            self._log("job.waiting", **context, reason=reason)
+        return reason
 
     def refresh(self, now: float) -> None:
         """Take over what the watch has read, and bring back devices whose time aside is over."""
@@ -179,6 +180,7 @@ class Fleet:
     def started(self, placement: Placement) -> None:
         """A worker has the task. What idle workers keep warm beside it goes where it would not fit any more."""
         name = placement.device.name
+        self._told_waiting.discard(placement.request.job_id)
         warm = self._warm.get(name, [])
         if warm:
             warm.remove(min(warm))  # one of them has the task now

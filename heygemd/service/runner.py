@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from heygemd.core.capacity import Device
-from heygemd.core.errors import HeygemdError, NodeLostError, WorkerDiedError
+from heygemd.core.errors import CannotFitError, HeygemdError, NodeLostError, WorkerDiedError
 from heygemd.core.placement import Placement, Request
 from heygemd.core.plan import Choice
 from heygemd.core.task import Message
@@ -126,11 +126,13 @@ class TaskRunner:
         self._executor.expect(waiting)
         for request, active, item, _key in tasks.values():
             if request.id not in self._running:
-                self._fleet.tell_waiting(request, {**active.job.log_context(), "item": item.item.name})
+                context = {**active.job.log_context(), "item": item.item.name}
+                active.lacks = self._fleet.tell_waiting(request, context) or active.lacks
 
     def _wanted(self, actives: Iterable[ActiveJob], now: float) -> Iterator[tuple[Request, ActiveJob, ActiveItem, str]]:
         asked = set(self._calibrating.running)
         for active in actives:
+            active.lacks = ""
             if active.cancelled:
                 continue
             job, prepares = active.job, 0
@@ -170,7 +172,9 @@ class TaskRunner:
         if item.over or item.staged is None:
             return
         if item.plan is None or item.prepared is None:
-            if not item.is_prepared:
+            if not item.is_prepared and host["cpu"][-1] > self._fleet.host.budget_bytes:
+                item.error = _host_too_small(host["cpu"][-1], self._fleet.host)
+            elif not item.is_prepared:
                 yield "prepare", host, base, False, self._fleet.not_for_host()
             return
         missing = [s for s in item.plan.segments if s.number not in item.done_segments]
@@ -309,6 +313,17 @@ class TaskRunner:
             self._estimates.learn(item.prepared, choice, running.device, values, context)
         if self._setbacks.mixed(running):
             self.cancel(running.active, item)
+
+
+def _host_too_small(needed_bytes: int, host: Device) -> CannotFitError:
+    """Its budget moves below this one, never above: waiting would be for ever."""
+    needed, offered = (-(-count // 2**20) for count in (needed_bytes, host.budget_bytes))
+    return CannotFitError(
+        f"preparing takes {needed} MiB of RAM; this machine's jobs may have {offered} MiB at most",
+        remedy="Raise scheduler.cpu_memory_mib, or the memory limit of the machine or container (MemoryMax).",
+        needed_bytes=needed_bytes,
+        offered_bytes=host.budget_bytes,
+    )
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

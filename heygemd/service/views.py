@@ -38,8 +38,9 @@ def active(
     """`problem`: why nothing can render now."""
     job = active.job
     reason = f"the queue is paused: {paused_reason}" if paused_reason else _REASONS.get(job.state, "")
-    if problem and not paused_reason and not devices and job.state in (JobState.PREPARING, JobState.RENDERING):
-        reason = f"it waits: {problem}"
+    idle = not paused_reason and not devices
+    if idle and (problem or active.lacks) and job.state in (JobState.PREPARING, JobState.RENDERING):
+        reason = f"it waits: {problem or active.lacks}"
     if active.waits_for and not paused_reason and job.state is JobState.STAGING:
         reason = f"it waits: {active.waits_for}"
     eta = active.eta_seconds(now)

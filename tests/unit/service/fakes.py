@@ -17,6 +17,7 @@ from heygemd.core.placement import Device
 from heygemd.core.settings import LimitSettings, MediaSettings, SchedulerSettings
 from heygemd.core.task import Message, Task
 from heygemd.files import write_json
+from heygemd.gpu.watch import Watch
 from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.door import Delivery, ItemOutcome, StagedItem
 from heygemd.service.tasks import TaskSettings
@@ -186,7 +187,15 @@ class FakeJournal:
 class Rig:
     """A dispatcher with all its fakes."""
 
-    def __init__(self, work: Path, *, frames: int = 100, script: Script = lambda _task, _try: None) -> None:
+    def __init__(
+        self,
+        work: Path,
+        *,
+        frames: int = 100,
+        script: Script = lambda _task, _try: None,
+        host: Device = CPU,
+        watch: Watch | None = None,
+    ) -> None:
         self.clock = Clock()
         self.executor = FakeExecutor(frames, script)
         self.door = FakeDoor()
@@ -197,12 +206,13 @@ class Rig:
             journal=self.journal,
             executor=self.executor,
             door=self.door,
-            devices=[CPU],
-            host=CPU,
+            devices=[host],
+            host=host,
             settings=TaskSettings(scheduler, LimitSettings(), MediaSettings(), "auto", work / "none"),
             work=work,
             log=lambda name, **fields: self.events.append((name, fields)),
             clock=self.clock,
+            watch=watch,
         )
 
     def submit(self, name: str = "job", items: int = 1, **changes: Any) -> Job:

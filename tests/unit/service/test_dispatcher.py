@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heygemd.core import errors
 from heygemd.core.errors import HeygemdError
 from heygemd.core.job import JobState
+from heygemd.core.placement import Device
 from heygemd.core.task import Task
+from heygemd.gpu.devices import MemoryNow
 from heygemd.service.door import InputGoneError
-from tests.unit.service.fakes import Rig
+from tests.unit.service.fakes import CPU, Rig
 
 
 @pytest.fixture
@@ -109,6 +114,58 @@ def test_one_bad_item_of_a_batch_does_not_take_the_others_along(tmp_path: Path) 
     outcomes = rig.door.delivered[0][1]
     assert [o.error is None for o in outcomes] == [True, False, True]
     assert rig.dispatcher.ended[0].state is JobState.FAILED
+
+
+def test_a_host_that_is_too_small_to_prepare_refuses_at_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, host=Device("cpu", "cpu", 2**30, 300 * 2**20, slots=1))
+    rig.submit()
+    rig.run()
+    error = rig.dispatcher.ended[0].error
+    assert error is not None and error["type"] == "CannotFitError"
+    assert "preparing takes 500 MiB" in error["message"] and "300 MiB at most" in error["message"]
+    assert "cpu_memory_mib" in error["remedy"]
+    assert rig.executor.tries == {}
+
+
+class Neighbour:
+    """A watch that tells of what a co-tenant has left."""
+
+    elastic = False
+    problem = None
+    age_seconds = 0.0
+    memory: Mapping[str, MemoryNow] = {}
+
+    def __init__(self) -> None:
+        self.left = CPU.budget_bytes
+
+    def moved(self, reserved: Any, own_pids: Any) -> tuple[list[Device], dict[str, str]] | None:
+        return [replace(CPU, budget_bytes=self.left)], {}
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def test_a_job_that_waits_for_memory_says_so_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    neighbour = Neighbour()
+    rig = Rig(tmp_path, watch=neighbour, frames=300)
+    rig.submit()
+    rig.run(enough=lambda: bool(rig.journal.done))
+    for _ in range(2):
+        neighbour.left = 2**20
+        rig.executor.hold = False
+        with contextlib.suppress(AssertionError):
+            rig.run(rounds=5)
+        shown = rig.dispatcher.views()["job"]
+        assert "it waits: no device offers the" in shown["reason"]
+        neighbour.left = CPU.budget_bytes
+        rig.executor.hold = True
+        rig.dispatcher.step(0.0)
+        assert "it waits" not in rig.dispatcher.views()["job"]["reason"]
+    assert rig.names().count("job.waiting") == 2, "each time once"
+    rig.executor.hold = False
+    rig.run()
+    assert rig.dispatcher.ended[0].state is JobState.DONE
 
 
 def test_out_of_memory_halves_the_batch_until_it_fits(tmp_path: Path) -> None:
