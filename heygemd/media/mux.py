@@ -1,4 +1,4 @@
-"""Joins segments and sound into the result by copying the picture, checks it, and draws its contact sheet."""
+"""Joins segments and sound into the result by copying the picture, and checks it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import ffmpeg
-import numpy as np
-from numpy.typing import NDArray
 
-from heygemd.core.clip import Box, VideoInfo
-from heygemd.core.errors import FfmpegError, UnreadableMediaError, VerifyError
+from heygemd.core.clip import VideoInfo
+from heygemd.core.errors import FfmpegError, VerifyError
 from heygemd.media.audio import audio_track
+from heygemd.media.concat import CONCAT_OPTIONS, write_listing
 from heygemd.media.encode import REORDER_FRAMES, track_timescale
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url, passthrough_options
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_url
 from heygemd.media.probe import probe_streams
 
 _MOST_CHANNELS = 6
-_ONE_PASS_FRAMES = 3000  # a contact sheet of a longer video jumps from key frame to key frame
 
 
 def join(
@@ -47,11 +44,7 @@ def join(
     Frame n is shown at exactly n / fps. Raises FfmpegError, DiskFullError, NoAudioError, UnreadableMediaError.
     """
     limits = limits or MediaLimits()
-    if len(segments) != len(segment_frames) or not segments:
-        raise ValueError(f"{len(segments)} segments, {len(segment_frames)} lengths")
-    listing = work / f"{out.stem}.ffconcat"
-    listing.write_text(_listing(segments, segment_frames, video.fps), encoding="utf-8")
-    picture = ffmpeg.input(input_url(listing), format="concat", safe=0, protocol_whitelist="file,pipe")["v:0"]
+    listing = write_listing(work / f"{out.stem}.ffconcat", segments, segment_frames, video.fps)
     ticks, _ = track_timescale(video.fps)
     frame = f"{video.fps.denominator}/{video.fps.numerator}/TB"
     options: dict[str, Any] = {
@@ -64,7 +57,7 @@ def join(
         "map_metadata": -1,
         "map_chapters": -1,
     }
-    streams = [picture]
+    streams = [ffmpeg.input(input_url(listing), **CONCAT_OPTIONS)["v:0"]]
     if audio is not None:
         track = audio_track(audio, origin_seconds=audio_origin_seconds, limits=limits, log=log)
         streams.append(track.input())
@@ -85,20 +78,6 @@ def join(
             out.unlink(missing_ok=True)
             raise child.failure(f"{out.name}: joining {len(segments)} segments failed", FfmpegError, out)
     listing.unlink()
-
-
-def _listing(segments: Sequence[Path], segment_frames: Sequence[int], fps: Fraction) -> str:
-    lines = ["ffconcat version 1.0"]
-    done_frames, done_microseconds = 0, 0
-    for path, frames in zip(segments, segment_frames, strict=True):
-        quoted = str(path.absolute()).replace("'", "'\\''")
-        done_frames += frames
-        # differences of rounded sums, so that the rounding never adds up
-        end_microseconds = round(done_frames * 1_000_000 / fps)
-        step = end_microseconds - done_microseconds
-        done_microseconds = end_microseconds
-        lines += [f"file 'file:{quoted}'", f"duration {step // 1_000_000}.{step % 1_000_000:06d}"]
-    return "\n".join(lines) + "\n"
 
 
 def verify_output(
@@ -152,96 +131,3 @@ def verify_output(
     if wrong:
         raise VerifyError(f"{path.name}: {'; '.join(wrong)}", path=str(path), **found)
     return found
-
-
-def contact_sheet(
-    video: Path,
-    out_jpg: Path,
-    *,
-    num_frames: int,
-    fps: Fraction,
-    columns: int = 6,
-    rows: int = 4,
-    cell_width: int = 240,
-    boxes: Sequence[Box | None] | None = None,
-    shape: tuple[int, int, Fraction] | None = None,
-    limits: MediaLimits | None = None,
-    log: Path | None = None,
-) -> None:
-    """A JPEG of evenly spaced frames of our own output with their times. `boxes`: one for each frame, drawn if given.
-    `shape`: width, height and sample aspect, where they are known.
-
-    Raises UnreadableMediaError when the video cannot be decoded.
-    """
-    limits = limits or MediaLimits()
-    count = min(columns * rows, num_frames)
-    indices = [(2 * cell + 1) * num_frames // (2 * count) for cell in range(count)]
-    width, height, aspect = shape or _shape_of(video, limits, log)
-    cell_height = max(2, round(cell_width * height / (width * float(aspect))))
-    sheet = np.full((-(-count // columns) * cell_height, columns * cell_width, 3), 32, np.uint8)
-    if num_frames <= _ONE_PASS_FRAMES:
-        pictures = _pick(video, indices, cell_width, cell_height, limits, log)
-    else:
-        pictures = [
-            _pick(video, [0], cell_width, cell_height, limits, log, seek_seconds=i / float(fps))[0] for i in indices
-        ]
-    for cell, (index, picture) in enumerate(zip(indices, pictures, strict=True)):
-        box = boxes[index] if boxes is not None else None
-        if box is not None:
-            scale_x, scale_y = cell_width / width, cell_height / height
-            corners = [(round(x * scale_x), round(y * scale_y)) for x, y in ((box.x0, box.y0), (box.x1, box.y1))]
-            cv2.rectangle(picture, corners[0], corners[1], (80, 220, 80), 1)
-        _label(picture, index / float(fps))
-        top, left = cell // columns * cell_height, cell % columns * cell_width
-        sheet[top : top + cell_height, left : left + cell_width] = picture
-    done, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    if not done:
-        raise FfmpegError(f"{out_jpg.name}: the contact sheet cannot be encoded", path=str(out_jpg))
-    out_jpg.write_bytes(data.tobytes())
-
-
-def _shape_of(video: Path, limits: MediaLimits, log: Path | None) -> tuple[int, int, Fraction]:
-    stream = next(s for s in probe_streams(video, limits=limits, log=log)["streams"] if s["codec_type"] == "video")
-    aspect = Fraction(str(stream.get("sample_aspect_ratio", "1:1")).replace(":", "/").replace("0/1", "1"))
-    return int(stream["width"]), int(stream["height"]), aspect
-
-
-def _pick(
-    video: Path,
-    indices: Sequence[int],
-    width: int,
-    height: int,
-    limits: MediaLimits,
-    log: Path | None,
-    *,
-    seek_seconds: float | None = None,
-) -> list[NDArray[np.uint8]]:
-    """The frames with these numbers (counted from the place sought), each (height, width, 3) uint8 BGR."""
-    # Thumbnails: what the loop filter would smooth is not seen in them, and it is a third of the work.
-    options = input_options(video) | {"threads": limits.decoder_threads, "skip_loop_filter": "all"}
-    if seek_seconds is not None:
-        # the key frame before is near enough for a thumbnail, and needs no decoding up to the place
-        options |= {"ss": f"{seek_seconds:.6f}", "noaccurate_seek": None}
-    source = ffmpeg.input(input_url(video), **options)["v:0"]
-    chosen = "+".join(f"eq(n\\,{index})" for index in indices)
-    filters = f"select={chosen},scale=w={width}:h={height}:flags=area,format=bgr24"
-    output = ffmpeg.output(
-        source, "pipe:1", format="rawvideo", vf=filters, vframes=len(indices), **passthrough_options()
-    )
-    with Child(output.global_args(*GLOBAL_ARGUMENTS).compile(), log=log, stall_seconds=limits.stall_seconds) as child:
-        pictures: list[NDArray[np.uint8]] = []
-        for _ in indices:
-            buffer: NDArray[np.uint8] = np.empty((height, width, 3), np.uint8)
-            if child.read_into(buffer.reshape(-1).data) < buffer.nbytes:
-                child.wait()
-                raise child.failure(f"{video.name}: no contact sheet of it", UnreadableMediaError, video)
-            pictures.append(buffer)
-    return pictures
-
-
-def _label(picture: NDArray[np.uint8], seconds: float) -> None:
-    minutes, rest = divmod(seconds, 60)
-    text = f"{int(minutes)}:{rest:04.1f}"
-    place = (6, picture.shape[0] - 8)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)

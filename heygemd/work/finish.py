@@ -11,8 +11,9 @@ from heygemd.core.plan import Plan
 from heygemd.core.settings import MediaSettings, ProvenanceSettings
 from heygemd.failpoints import failpoint
 from heygemd.files import publish_file, sha256_of, temp_name, write_json
-from heygemd.media.mux import contact_sheet, join, verify_output
-from heygemd.work.item import ItemFolder, Prepared
+from heygemd.media.mux import join, verify_output
+from heygemd.media.sheet import contact_sheet
+from heygemd.work.item import ItemFolder
 from heygemd.work.label import Labels
 from heygemd.work.prepare import Report
 
@@ -36,25 +37,36 @@ def finish(
     report("join", 0, 3)
     failpoint("finish.join")
     temp, drawn = temp_name(video).with_suffix(".mp4"), temp_name(sheet).with_suffix(".jpg")
+    segments = [folder.segment(segment.number) for segment in plan.segments]
+    segment_frames = [segment.num_frames for segment in plan.segments]
     try:
-        join(
-            [folder.segment(segment.number) for segment in plan.segments],
-            Path(prepared.audio_path),
-            temp,
-            video=prepared.video,
-            segment_frames=[segment.num_frames for segment in plan.segments],
-            work=folder.path,
-            audio_seconds=prepared.speech_seconds,
-            lossless=prepared.options.lossless,
-            audio_bitrate_kbps=media.audio_bitrate_kbps,
-            tags=labels.tags,
-            log=folder.log,
-        )
-        labels.stamp(temp)
-        report("verify", 1, 3)
-        failpoint("finish.verify")
         with ThreadPoolExecutor(1, thread_name_prefix="sheet") as beside:
-            drawing = beside.submit(_draw, temp, drawn, prepared, folder)
+            # Sound is encoded by one thread alone: the pictures are drawn beside it.
+            drawing = beside.submit(
+                contact_sheet,
+                segments,
+                drawn,
+                video=prepared.video,
+                segment_frames=segment_frames,
+                work=folder.path,
+                log=folder.log,
+            )
+            join(
+                segments,
+                Path(prepared.audio_path),
+                temp,
+                video=prepared.video,
+                segment_frames=segment_frames,
+                work=folder.path,
+                audio_seconds=prepared.speech_seconds,
+                lossless=prepared.options.lossless,
+                audio_bitrate_kbps=media.audio_bitrate_kbps,
+                tags=labels.tags,
+                log=folder.log,
+            )
+            labels.stamp(temp)
+            report("verify", 1, 3)
+            failpoint("finish.verify")
             checked = verify_output(
                 temp,
                 num_frames=prepared.num_frames,
@@ -87,15 +99,3 @@ def finish(
     write_json(folder.result_file, result)
     report("done", 3, 3)
     return result
-
-
-def _draw(video: Path, sheet: Path, prepared: Prepared, folder: ItemFolder) -> None:
-    picture = prepared.video
-    contact_sheet(
-        video,
-        sheet,
-        num_frames=prepared.num_frames,
-        fps=prepared.fps,
-        shape=(picture.width, picture.height, picture.sample_aspect),
-        log=folder.log,
-    )

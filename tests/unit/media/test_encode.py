@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from heygemd.core.clip import Box, ColourTags, VideoInfo
+from heygemd.core.clip import ColourTags, VideoInfo
 from heygemd.core.errors import DiskFullError, FfmpegError, VerifyError
 from heygemd.media.encode import SegmentEncoder, track_timescale
 from heygemd.media.frames import Frame, PlaneLayout, working_layout
-from heygemd.media.mux import contact_sheet, join, verify_output
+from heygemd.media.mux import join, verify_output
 
 from .conftest import ffmpeg
 
@@ -203,16 +203,3 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_every_frame_lies_on_the_clock(fps: Fraction) -> None:
     ticks, frame_ticks = track_timescale(fps)
     assert Fraction(ticks, frame_ticks) == fps and ticks >= 12800
-
-
-def test_contact_sheet_shows_times_and_boxes(clip: Path, tmp_path: Path) -> None:
-    import cv2
-
-    plain, boxed = tmp_path / "plain.jpg", tmp_path / "boxed.jpg"
-    contact_sheet(clip, plain, num_frames=60, fps=Fraction(25), columns=4, rows=2)
-    contact_sheet(clip, boxed, num_frames=60, fps=Fraction(25), columns=4, rows=2, boxes=[Box(20, 20, 90, 90)] * 60)
-    image = cv2.imread(str(plain))
-    assert image.shape == (2 * 192, 4 * 240, 3)
-    assert np.abs(image.astype(int) - cv2.imread(str(boxed))).mean() > 0.5
-    contact_sheet(clip, plain, num_frames=3, fps=Fraction(25))
-    assert cv2.imread(str(plain)).shape == (192, 6 * 240, 3)
