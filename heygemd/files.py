@@ -167,6 +167,9 @@ def remove_tree(folder: Path) -> None:
 
 _LATER = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY, errno.EAGAIN}
 _AWAY = {errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENODEV, errno.EREMOTEIO}
+_AWAY |= {
+    errno.EROFS
+}  # the kernel makes a disk read-only when it finds it damaged: a reason to wait, as if it were gone
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 

@@ -103,12 +103,15 @@ def drop_unimportant(_logger: Any, method: str, event: EventDict) -> EventDict:
 
 
 def add_sentence(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """`event` holds the name of the event; the sentence is made from the fields."""
+    """`event` holds the name of the event; the sentence is made from the fields.
+
+    It is one harmless line in itself: people print it with `jq -r .message`, which undoes what JSON escapes.
+    """
     known = EVENTS.get(event["event"])
     if known is None:
-        return {**event, "message": event["event"]}
+        return {**event, "message": harmless(event["event"])}
     shown = _Shown({name: _in_words(value) for name, value in event.items()})
-    return {**event, "message": known.sentence.format_map(shown), "outcome": known.outcome}
+    return {**event, "message": harmless(known.sentence.format_map(shown)), "outcome": known.outcome}
 
 
 class _Shown(dict[str, str]):
@@ -186,7 +189,7 @@ def for_people(line: EventDict, *, colour: bool) -> str:
     level = str(line["log.level"])
     paint = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}.get(level, "")
     clock = time.strftime("%H:%M:%S", time.localtime())
-    text = harmless(str(line["message"]))
+    text = str(line["message"])
     extra = ""
     if (nanoseconds := line.get("event.duration")) is not None:
         extra += f" ({nanoseconds / 1e9:.1f} s)"

@@ -19,6 +19,7 @@ from heygemd.spool.control import sweep_answers
 from heygemd.spool.farewell import Moved, tidy
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
+from heygemd.spool.mounts import is_read_only
 from heygemd.spool.places import free_bytes
 from heygemd.spool.status import prune_status, told_otherwise, write_status
 
@@ -71,35 +72,38 @@ class Housekeeping:
                     f"tidy {job.id}", partial(tidy, job, self._layout, still_needed=needed), partial(self._tidied, job)
                 )
 
-    def _lowest(self) -> tuple[str, int] | None:
-        """The disk that has too little room, and its free bytes."""
+    def _lowest(self) -> tuple[str, int | None] | None:
+        """The disk that has too little room, and its free bytes; None for one that cannot be written at all."""
         service = self.settings.service
-        low: tuple[str, int] | None = None
+        low: tuple[str, int | None] | None = None
         for disk, folder, least in (
             ("share", self._layout.root, service.min_free_share_bytes),
             ("state", self._layout.state, service.min_free_state_bytes),
         ):
             try:
                 free = free_bytes(folder)
+                read_only = is_read_only(folder)
             except OSError:
                 continue  # away: the scan says so
             self.room = self.room | {disk: (free, least)}
+            if read_only:
+                return str(folder), None
             if free < least:
                 low = str(folder), free
         return low
 
-    def _looked(self, dispatcher: Dispatcher, found: tuple[str, int] | None, error: HeygemdError | None) -> None:
+    def _looked(self, dispatcher: Dispatcher, found: tuple[str, int | None] | None, error: HeygemdError | None) -> None:
         if error is not None or found is None:
             if self._low is not None:
                 dispatcher.pauses.resume(self._low)
             self._low = None
             return
         path, free = found
-        reason = f"little room on {path}"
-        if self._low is None:
-            self._log("disk.low", path=path, free_bytes=free, reason="the queue waits until there is room")
-        elif self._low != reason:
+        reason = f"{path} is mounted read-only" if free is None else f"little room on {path}"
+        if self._low is not None and self._low != reason:
             dispatcher.pauses.resume(self._low)
+        elif self._low is None and free is not None:
+            self._log("disk.low", path=path, free_bytes=free, reason="the queue waits until there is room")
         self._low = reason
         dispatcher.pauses.pause(reason, cause="disk")
 

@@ -17,6 +17,11 @@ def is_network(fs_type: str) -> bool:
     return fs_type in _NETWORK or fs_type == "fuse" or (fs_type.startswith("fuse.") and fs_type != "fuse.lxcfs")
 
 
+def is_read_only(path: Path) -> bool:
+    """Whether nobody can write there, as after an error of the disk. Raises OSError."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def fs_type(path: Path, mountinfo: str | None = None) -> str:
     """Filesystem type of the mount that holds `path` ("ext4", "cifs", …); "" where it cannot be told."""
     if mountinfo is None:

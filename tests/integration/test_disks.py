@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from heygemd.cli.checks.share import check_share
+from heygemd.config import load_settings
 from tests import media
 from tests.daemon import Daemon
 
@@ -149,6 +151,38 @@ def test_little_room_pauses_before_anything_is_written(
         daemon.drop(clip, voice, "talk")
         daemon.wait_state("talk", "queued", "staging")
         filler.unlink()
+        daemon.wait_state("talk", "done")
+        assert daemon.stop() == 0
+    assert not daemon.events("job.failed")
+
+
+def remount(disk: Path, how: str) -> None:
+    for _ in range(200):  # busy while a file is open for writing
+        if subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{disk} cannot be remounted")
+
+
+def test_a_share_that_becomes_read_only_pauses_the_queue_and_the_doctor_says_so(
+    tmp_path: Path, small_disk: Path, clip: Path, voice: Path
+) -> None:
+    """As the kernel does it to a disk with errors."""
+    share = small_disk / "share"
+    with Daemon(share, state=tmp_path / "state", log=tmp_path / "log", SERVICE__MIN_FREE_SHARE_BYTES="0") as daemon:
+        daemon.start()
+        daemon.wait(lambda: daemon.events("daemon.ready"), what="the inbox")
+        remount(small_disk, "ro")
+        try:
+            daemon.wait(
+                lambda: any("mounted read-only" in event["message"] for event in daemon.events("queue.paused")),
+                what="the reason",
+            )
+            findings = list(check_share(load_settings(None, {"root": share, "state": tmp_path / "state"})))
+        finally:
+            remount(small_disk, "rw")
+        assert {f.message for f in findings if f.level == "fail"} >= {f"{share / 'inbox'} is mounted read-only"}
+        daemon.drop(clip, voice, "talk")
         daemon.wait_state("talk", "done")
         assert daemon.stop() == 0
     assert not daemon.events("job.failed")

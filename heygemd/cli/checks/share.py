@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -15,7 +16,7 @@ from heygemd.config import Settings
 from heygemd.core.errors import HeygemdError
 from heygemd.files import temp_name
 from heygemd.spool.layout import SHARE_FOLDERS, Layout
-from heygemd.spool.mounts import fs_type, is_network
+from heygemd.spool.mounts import fs_type, is_network, is_read_only
 
 _SKEW_WARN_SECONDS = 2.0
 _SKEW_FAIL_SECONDS = 3600.0
@@ -59,6 +60,14 @@ def _identity(layout: Layout) -> Iterator[Finding]:
 def _folder(path: Path) -> Iterator[Finding]:
     if not path.is_dir():
         yield Finding("share", "warn", f"{path} is missing", "The daemon makes it when it starts.")
+        return
+    if is_read_only(path):
+        yield Finding(
+            "share",
+            "fail",
+            f"{path} is mounted read-only",
+            "Mount it writable. Did the kernel do it, for an error of the disk? journalctl -k",
+        )
         return
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         yield Finding(
@@ -106,7 +115,8 @@ def _abilities(folder: Path, layout: Layout) -> Iterator[Finding]:
         )
     finally:
         for path in (first, second):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what kept it from being made keeps it from being removed
+                path.unlink(missing_ok=True)
 
 
 def _clock(written: float, before: float, after: float) -> Finding:

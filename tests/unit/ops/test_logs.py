@@ -128,6 +128,7 @@ def test_no_name_breaks_a_line(name: str) -> None:
     assert text.isprintable() or all(c.isprintable() or c in " \n" or ord(c) > 0x7F for c in text)
     assert json.loads(text)["file.path"] == name
     line = json.loads(text)
+    assert len(line["message"].splitlines()) == 1 and "\x1b" not in line["message"], "as `jq -r .message` prints it"
     assert len(logs.for_people(line, colour=False).splitlines()) == 1
     logs.configure(LogSettings())
 
