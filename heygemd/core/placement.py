@@ -1,8 +1,9 @@
 """Placement: which waiting task goes to which device now. Pure: offers and time in, decisions out.
 
-Order: whole steps of effective priority, then the folder that holds least (fair share), then age, then order in the
-job. Tasks of one folder and priority stand in one line; the line gains a step of priority for every `aging_seconds`
-that it has not been served, so nothing starves, and a flood that is served all the time gains none.
+Order: whole steps of effective priority, then the folder that holds least, then the one whose turn was longest ago
+(fair share, also where there are fewer slots than folders), then age, then order in the job. Tasks of one folder and
+priority stand in one line; the line gains a step of priority for every `aging_seconds` that it has not been served, so
+nothing starves, and a flood that is served all the time gains none.
 
 One decision costs the number of lines and the logarithm of devices and tasks, however many tasks wait.
 """
@@ -13,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import TypeVar
 
 from heygemd.core.capacity import Capacity, Device, Reservation
 
@@ -47,6 +49,8 @@ class Placement:
     num_bytes: int
 
 
+_MOST_KNOWN = 4096
+_Value = TypeVar("_Value")
 _Shape = tuple[tuple[tuple[str, int], ...], bool, frozenset[str], int]
 """Requests of one shape fit and fail to fit alike."""
 
@@ -73,6 +77,8 @@ class Scheduler:
         self._running: dict[str, Request] = {}
         self._lines: dict[tuple[str, int], _Line] = {}
         self._holding: dict[str, int] = {}  # reservations by folder
+        self._turns: dict[str, int] = {}  # folder → number of the placement that it had last, the latest at the end
+        self._placements = 0
         self._claims: dict[str, str] = {}  # device → request that it is kept for
         self._warm: dict[str, str] = {}  # job → device that last took a task of it
         self._stranded: set[str] = set()  # waiting requests that no device could ever take, out of line
@@ -159,7 +165,7 @@ class Scheduler:
         return placed
 
     def _next(self, now_seconds: float, blocked: set[_Shape]) -> tuple[_Shape, Request] | None:
-        best: tuple[tuple[float, int, float, int, int], _Shape, Request] | None = None
+        best: tuple[tuple[float, int, int, float, int, int], _Shape, Request] | None = None
         for key, line in list(self._lines.items()):
             for shape, heap in list(line.heaps.items()):
                 if shape in blocked:
@@ -171,7 +177,8 @@ class Scheduler:
                 since = max(request.waiting_since_seconds, line.served_seconds)
                 step = math.floor(line.priority + max(0.0, now_seconds - since) / self.aging_seconds)
                 age, order, number, _ = heap[0]
-                rank = (-step, self._holding.get(line.folder, 0), age, order, number)
+                held, turn = self._holding.get(line.folder, 0), self._turns.get(line.folder, 0)
+                rank = (-step, held, turn, age, order, number)
                 if best is None or rank < best[0]:
                     best = rank, shape, request
             if not line.heaps and now_seconds - line.served_seconds > self.aging_seconds:
@@ -198,7 +205,9 @@ class Scheduler:
         self._running[request.id] = request
         self._holding[request.folder] = self._holding.get(request.folder, 0) + 1
         self._lines[request.folder, request.priority].served_seconds = now_seconds
-        self._remember(request.job_id, name)
+        self._placements += 1
+        _put_last(self._turns, request.folder, self._placements)
+        _put_last(self._warm, request.job_id, name)
         for claimed in [device for device, owner in self._claims.items() if owner == request.id]:
             del self._claims[claimed]
             self.capacity.unhold(claimed)
@@ -256,11 +265,13 @@ class Scheduler:
             name = max(lacking, key=self.capacity.free_bytes)
             self._keep(name, request)
 
-    def _remember(self, job_id: str, name: str) -> None:
-        self._warm.pop(job_id, None)
-        self._warm[job_id] = name
-        if len(self._warm) > 4096:
-            del self._warm[next(iter(self._warm))]
+
+def _put_last(known: dict[str, _Value], key: str, value: _Value) -> None:
+    """The ones that were not touched for longest are forgotten."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > _MOST_KNOWN:
+        del known[next(iter(known))]
 
 
 def _shape(request: Request) -> _Shape:

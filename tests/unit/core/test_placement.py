@@ -64,6 +64,25 @@ def test_even_a_flood_that_has_waited_for_a_day_lets_the_next_folder_in() -> Non
     assert [p.request.id for p in made.decide(86402.0)] == ["single"]
 
 
+@given(st.integers(2, 6), st.integers(1, 6))
+def test_folders_take_turns_where_there_are_fewer_slots_than_folders(folders: int, slots: int) -> None:
+    """Folder 0 dropped a film before all others; whoever holds least says nothing where each slot is free when it is
+    given away."""
+    made = scheduler(Device("cuda:0", "cuda", 1000, 900, min(slots, folders)))
+    for folder in range(folders):
+        for number in range(60):
+            made.offer(ask(f"{folder}/{number}", folder=str(folder), since=1.0 + folder, order=number))
+    started: list[str] = []
+    while len(started) < 12 * folders:
+        placed = made.decide(10.0)
+        started += [p.request.folder for p in placed]
+        for placement in placed:
+            made.release(placement.request.id)
+    for folder in range(folders):
+        assert 11 <= started[: 12 * folders].count(str(folder)) <= 13
+    assert started[:folders] == [str(folder) for folder in range(folders)], "the oldest begin"
+
+
 def test_memory_is_never_promised_twice() -> None:
     assert names([ask("a", 500), ask("b", 500), ask("c", 100, since=1.0)]) == ["a"]
 
