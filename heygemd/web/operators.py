@@ -98,10 +98,11 @@ class Desk:
         return rows
 
     def log(self, job: str, level: str) -> str:
+        """The newest first: it is what one opens a live log for, and no scrolling is needed to see it."""
         lines = last_lines(self._site.settings.log.file, _LINES_SHOWN, job=job.strip(), level=level)
         if lines is None:
             return self.t("no_log")
-        shown = (f"{line.time[:23]} {line.level:<7} {self._site.discretion.text(line.message)}" for line in lines)
+        shown = [f"{line.time[:23]} {line.level:<7} {self._site.discretion.text(line.message)}" for line in lines[::-1]]
         return "\n".join(shown) or self.t("no_lines")
 
     def ask(self, action: Any, job: str | None = None) -> str:
@@ -142,7 +143,7 @@ def mount_operators(app: FastAPI, site: Site) -> None:
     def operators(request: Request) -> Response:
         return RedirectResponse(f"{root_of(request)}{GRADIO_PATH}/{language_of(request)}/", 303)
 
-    from heygemd.web.operators_page import build_page, theme
+    from heygemd.web.operators_page import CSS, build_page, theme
 
     root = site.settings.web.root_path
     for language in LANGUAGES:
@@ -159,4 +160,5 @@ def mount_operators(app: FastAPI, site: Site) -> None:
             enable_monitoring=False,
             footer_links=[],
             theme=theme(),
+            css=CSS,
         )

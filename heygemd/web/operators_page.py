@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,9 +19,29 @@ _FAILURES = ("when", "job", "what", "remedy", "code")
 _FAILURES_WIDTHS = ("13%", "15%", "33%", "31%", "8%")
 
 
+CSS = """
+.dark { --color-accent: var(--primary-400); }
+@media (max-width: 760px) {
+  #queue, #failures, #retention { overflow-x: auto; }
+  :is(#queue, #failures, #retention) .table-container { min-width: 44rem; }
+}
+"""
+"""On a phone wide tables are moved sideways; their words would be broken letter by letter."""
+
+
 def theme() -> Any:
-    """Gradio's own without its web fonts: nothing is fetched from elsewhere."""
-    return gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=list(_FONTS), font_mono=list(_MONO))
+    """Gradio's own without its web fonts: nothing is fetched from elsewhere. Darker where white or small words need it
+    (WCAG: 4.5 to 1)."""
+    soft = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=list(_FONTS), font_mono=list(_MONO))
+    return soft.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        block_label_text_color="*primary_800",
+        block_title_text_color="*primary_800",
+        color_accent="*primary_700",
+    )
 
 
 def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float) -> gr.Blocks:
@@ -40,22 +60,19 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
             gr.Markdown(f"### {t('queue')}")
             queue = _table([t(column) for column in _QUEUE], "queue")
             with gr.Row():
-                job = gr.Textbox(label=t("job"), placeholder=t("job_hint"), max_lines=1, scale=3)
-                retry = gr.Button(t("retry"))
+                job = _job_field(queue, 0, t)
                 cancel = gr.Button(t("cancel"), variant="stop")
-
-            def picked(event: gr.SelectData) -> str:
-                return str(event.row_value[0])
-
-            queue.select(picked, None, job, show_progress="hidden", api_visibility="private")
         with gr.Tab(t("tab_failures")):
             failures = _table([t(column) for column in _FAILURES], "failures", _FAILURES_WIDTHS)
+            with gr.Row():
+                failed = _job_field(failures, _FAILURES.index("job"), t)
+                retry = gr.Button(t("retry"))
         with gr.Tab(t("tab_log")):
             with gr.Row():
                 only = gr.Textbox(label=t("log_job"), placeholder=t("log_job_hint"), max_lines=1)
                 level = gr.Dropdown(list(levels), value="info", label=t("log_level"))
             log = gr.Textbox(
-                label=t("tab_log"), lines=20, max_lines=20, autoscroll=True, interactive=False, elem_id="log"
+                label=t("log_newest"), lines=20, max_lines=20, autoscroll=False, interactive=False, elem_id="log"
             )
         with gr.Tab(t("tab_retention")) as retention_tab:
             plan = gr.Dataframe(
@@ -79,7 +96,7 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
         )
         pause.click(lambda: desk.ask("pause"), None, said, **quiet)
         resume.click(lambda: desk.ask("resume"), None, said, **quiet)
-        retry.click(lambda name: desk.ask("retry", name) if name else t("job_hint"), job, said, **quiet)
+        retry.click(lambda name: desk.ask("retry", name) if name else t("job_hint"), failed, said, **quiet)
         cancel.click(lambda name: desk.ask("cancel", name) if name else t("job_hint"), job, said, **quiet)
         retention_tab.select(lambda: desk.retention()[0], None, plan, **quiet)
         sure.change(lambda yes: gr.Button(interactive=yes), sure, clean, **quiet)
@@ -87,6 +104,17 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
         done.then(lambda: (desk.retention()[0], False), None, [plan, sure], **quiet)
     assert isinstance(page, gr.Blocks)  # noqa: S101 - `with` loses the type
     return page
+
+
+def _job_field(table: gr.Dataframe, column: int, t: Callable[[str], str]) -> gr.Textbox:
+    """Takes a job's name; a click on a row of `table` writes it."""
+    field = gr.Textbox(label=t("job"), placeholder=t("job_hint"), max_lines=1, scale=3)
+
+    def picked(event: gr.SelectData) -> str:
+        return str(event.row_value[column])
+
+    table.select(picked, None, field, show_progress="hidden", api_visibility="private")
+    return field
 
 
 def _table(headers: list[str], name: str, widths: Sequence[str] = ()) -> gr.Dataframe:

@@ -136,7 +136,7 @@ def test_the_log_on_the_desk(web: Web, tmp_path: Path, monkeypatch: pytest.Monke
     settings = web.site.settings.model_copy(update={"log": LogSettings(file=str(tmp_path / "log"))})
     object.__setattr__(web.site, "settings", settings)
     desk = Desk(web.site, "en")
-    assert desk.log("", "info").splitlines()[-1] == "2026-01-01 08:00:02.5 error   b"
+    assert desk.log("", "info").splitlines()[0] == "2026-01-01 08:00:02.5 error   b", "the newest first"
     assert desk.log("nobody", "info") == "No lines."
     monkeypatch.setattr("heygemd.web.operators.last_lines", lambda *_a, **_k: None)
     assert "systemd-journal" in desk.log("", "info")
