@@ -60,15 +60,22 @@ def daemon_state(layout: Layout) -> dict[str, Any]:
     return {"running": pid is not None, "pid": pid}
 
 
-def paused(layout: Layout) -> str | None:
-    """Why the queue is paused, as far as one may see; None when it is not."""
+def pause_asked_for(layout: Layout) -> str | None:
+    """How somebody asked for the queue to pause, as far as one may see; None where nobody did."""
     if layout.pause_file.exists():
         return f"a file {layout.pause_file.name} lies on the share"
-    if not layout.journal.exists():
-        return None
     try:
+        if not layout.journal.exists():
+            return None
         with Journal(layout.journal, readonly=True) as journal:
-            asked = journal.setting("paused")
-        return "by `heygemd pause`" if asked else daemon_notice(layout.lock)
+            return "by `heygemd pause`" if journal.setting("paused") else None
     except (HeygemdError, OSError):
         return None  # an ordinary user may not read the state folder; the status files say it as well
+
+
+def paused(layout: Layout) -> str | None:
+    """Why the queue is paused, as far as one may see; None when it is not."""
+    try:
+        return pause_asked_for(layout) or daemon_notice(layout.lock)
+    except OSError:
+        return None  # as above

@@ -129,7 +129,8 @@ def jobs(request: Request, user: Asking, site: Here) -> Response:
     """All of one's jobs; 304 while nothing changed."""
     queue = site.board.queue()
     listed = [site.jobs.public(user, mine) for mine in site.jobs.all(user)]
-    body = {"running": queue["running"], "paused": queue["paused"] is not None, "jobs": listed}
+    paused = None if queue["paused"] is None else "paused" if queue["asked_for"] else "trouble"
+    body = {"running": queue["running"], "paused": paused, "jobs": listed}
     data = json.dumps(body, ensure_ascii=False).encode()
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}

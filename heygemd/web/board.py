@@ -11,7 +11,7 @@ from typing import Any
 from heygemd.core.errors import ShareAwayError
 from heygemd.files import explained
 from heygemd.spool.layout import Layout
-from heygemd.spool.viewing import daemon_state, paused, read_view
+from heygemd.spool.viewing import daemon_state, pause_asked_for, paused, read_view
 
 View = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Board:
         self._files: dict[str, tuple[tuple[int, int, int], View]] = {}
         self._views: dict[str, View] = {}
         self._next = 0.0
-        self._queue: dict[str, Any] = {"running": None, "paused": None}
+        self._queue: dict[str, Any] = {"running": None, "paused": None, "asked_for": False}
 
     def views(self) -> dict[str, View]:
         """Job name → its status. Raises ShareAwayError."""
@@ -38,7 +38,7 @@ class Board:
             return self._views
 
     def queue(self) -> dict[str, Any]:
-        """`running`: whether a daemon does (None: unknown); `paused`: why, or None."""
+        """`running`: whether a daemon does (None: unknown); `paused`: why, or None; `asked_for`: somebody wanted it."""
         with self._lock:
             self._refresh()
             return self._queue
@@ -70,5 +70,10 @@ class Board:
                     found[entry.name] = (stamp, view)
         self._files = found
         self._views = {str(view["job"]): view for _, view in found.values()}
-        self._queue = {"running": daemon_state(self._layout)["running"], "paused": paused(self._layout)}
+        why = paused(self._layout)
+        self._queue = {
+            "running": daemon_state(self._layout)["running"],
+            "paused": why,
+            "asked_for": why is not None and pause_asked_for(self._layout) is not None,
+        }
         self._next = self._monotonic() + self._fresh_seconds

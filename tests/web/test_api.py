@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from heygemd.core.errors import BadInputError
 from heygemd.core.settings import InboxSettings, LimitSettings
 from heygemd.spool.inbox import Inbox
+from heygemd.spool.lock import daemon_lock
 from tests.web.conftest import (
     AUDIO_LOOK,
     VIDEO_LOOK,
@@ -219,6 +220,17 @@ def test_progress_is_told_and_304_while_nothing_moves(web: Web) -> None:
     assert (job["state"], job["percent"], job["eta_seconds"]) == ("rendering", 41.5, 12)
     again = client.get("/api/jobs", headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_why_nothing_starts(web: Web) -> None:
+    """An operator's wish is told apart from trouble that ends by itself."""
+    client, layout = web.guest(), web.site.layout
+    assert client.get("/api/jobs").json()["paused"] is None
+    with daemon_lock(layout.lock) as lock:
+        lock.tell("little room on the share")
+        assert client.get("/api/jobs").json()["paused"] == "trouble"
+        layout.pause_file.touch()
+        assert client.get("/api/jobs").json()["paused"] == "paused"
 
 
 def test_a_failure_in_the_users_own_words(web: Web) -> None:

@@ -236,6 +236,7 @@ def test_a_batch(page: Page, clips: Path) -> None:
     videos = [clips / "portrait.mp4", clips / "one.png", clips / "nobody.png"]
     choose(page, "batch", (0, videos), (1, [clips / "greeting.wav", clips / "greeting.wav"]))
     expect(page.locator("#batch .estimate")).to_contain_text("leave one of either")
+    expect(page.locator("#batch").get_by_text("No face was found in this picture")).to_have_count(1)
     page.get_by_role("button", name="Remove greeting.wav").last.click()
     expect(page.locator("#batch .estimate")).to_have_text("3 videos will be made.")
     page.locator("#batch summary").filter(has_text="Options").click()
@@ -245,6 +246,8 @@ def test_a_batch(page: Page, clips: Path) -> None:
     rows = page.locator(".batch tr[data-job]")
     expect(rows).to_have_count(3)
     expect(rows.first.locator("img")).to_have_js_property("complete", True)
+    assert rows.locator("strong").all_inner_texts() == ["portrait", "one", "nobody"], "in the order that was chosen"
+    assert page.evaluate("() => scrollY") == 0, "the heading is not below the sticky top"
     zip_link = page.get_by_role("link", name="Download all as zip")
     one = rows.filter(has_text="one.png")  # one slot renders: it still waits behind the first
     expect(one.locator(".chip")).to_have_text(re.compile("waiting|copying|preparing|rendering"))
@@ -304,6 +307,28 @@ def test_consent_where_it_is_demanded(browser: Browser, clips: Path, tmp_path: P
         assert server.failures() == []
     (brought,) = (share / "inbox").rglob("*.consent.pdf")
     assert brought.read_bytes() == paper.read_bytes()
+
+
+def test_a_session_that_is_over(page: Page) -> None:
+    """The page says so and waits: what was typed is not thrown away. A proxy's login page counts as well."""
+    page.get_by_role("radio", name="Text").check()
+    page.get_by_label("Text to be spoken").fill("Long and carefully written.")
+    banner = page.locator("#banner")
+    away = "http://login.test/"
+    page.route("**/api/jobs", lambda route: route.fulfill(status=302, headers={"Location": away}))
+    ask_now = "() => document.dispatchEvent(new Event('visibilitychange'))"  # not only every few seconds
+    page.evaluate(ask_now)
+    expect(banner).to_contain_text("Your session is over")
+    page.unroute("**/api/jobs")
+    page.evaluate(ask_now)
+    expect(banner).to_be_hidden()
+    page.context.clear_cookies()
+    page.evaluate(ask_now)
+    expect(banner).to_contain_text("Your session is over")
+    expect(page.get_by_label("Text to be spoken")).to_have_value("Long and carefully written.")
+    banner.get_by_role("button", name="Load").click()
+    page.wait_for_selector("body[data-ready]")
+    expect(banner).to_be_hidden()
 
 
 def test_the_microphone(page: Page) -> None:

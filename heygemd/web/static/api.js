@@ -16,10 +16,12 @@ export const address = (path) => new URL(path, document.baseURI).href;
 async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(address(path), { credentials: "same-origin", ...options });
+    response = await fetch(address(path), { credentials: "same-origin", redirect: "manual", ...options });
   } catch {
     throw new Refusal(0, { code: "offline", message: t("banner.offline") });
   }
+  // Nothing here redirects: a proxy in front wants a new login, which only a whole page can show.
+  if (response.type === "opaqueredirect") throw new Refusal(401, { code: "no_session", message: t("refused.no_session") });
   if (response.ok || response.status === 304) return response;
   let error = { code: "unknown", message: `${response.status} ${response.statusText}` };
   try {

@@ -23,10 +23,16 @@ function watchQueue(jobs) {
   const banner = document.getElementById("banner");
   const count = document.getElementById("count");
   jobs.addEventListener("asked", () => {
-    const key = jobs.problem ? "offline" : jobs.queue.running === false ? "stopped" : jobs.queue.paused ? "paused" : null;
-    banner.hidden = key === null;
-    const words = jobs.problem || (key ? t(`banner.${key}`) : "");
-    if (banner.textContent !== words) banner.textContent = words;
+    const { running, paused } = jobs.queue;
+    const key = running === false ? "stopped" : paused;
+    const words = jobs.problem?.message ?? (key ? t(`banner.${key}`) : "");
+    banner.hidden = !words;
+    if (banner.firstChild?.textContent !== words) {
+      // What was typed is lost by loading: people choose when.
+      const over = jobs.problem?.status === 401;
+      const again = over && h("button.button.small", { type: "button", onclick: () => location.reload() }, t("banner.load"));
+      banner.replaceChildren(...[h("span", {}, words), again].filter(Boolean));
+    }
     const active = jobs.list.filter((job) => !OVER.includes(job.state)).length;
     count.hidden = active === 0;
     count.textContent = String(active);

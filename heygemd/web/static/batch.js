@@ -2,7 +2,7 @@
 
 import { forgetJobs, post } from "./api.js";
 import { Consent } from "./consent.js";
-import { h, newId, t, toast } from "./dom.js";
+import { errorLine, h, newId, t, toast } from "./dom.js";
 import { Options } from "./options.js";
 import { dropZone, fileCard } from "./picker.js";
 import { Upload } from "./upload.js";
@@ -114,7 +114,7 @@ export class Batch {
       this.title.value = "";
       location.hash = "#videos";
     } catch (error) {
-      toast(error.message);
+      toast(errorLine(error));
     } finally {
       this.busy = false;
       this.update();

@@ -41,6 +41,19 @@ export function bytes(value) {
   return `${value.toLocaleString(document.documentElement.lang, { maximumFractionDigits: value < 10 && unit ? 1 : 0 })} ${units[unit]}`;
 }
 
+// What is wrong, and what to do about it on this page: an error's own remedy is for who has the share and a shell.
+export function errorWords({ code = "", message, remedy }) {
+  const key = `error.${code}`;
+  if (has(key) && document.documentElement.lang.startsWith("zh")) return [t(key)]; // says both; the message is English
+  const todo = has(key) ? t(key) : code === "HG-1000" ? remedy : code.startsWith("HG-") ? t("error.other") : "";
+  return todo ? [message, t("job.what_to_do", { remedy: todo })] : [message];
+}
+
+export const errorLine = (error) =>
+  errorWords(error)
+    .map((words) => (/[.。…!?]$/.test(words) ? words : `${words}.`))
+    .join(" ");
+
 const spoken = document.getElementById("spoken");
 // For screen readers.
 export function announce(text) {

@@ -1,7 +1,7 @@
 // What one keeps on the server, and how to take it away.
 
 import { get, remove } from "./api.js";
-import { bytes, h, t, toast } from "./dom.js";
+import { bytes, errorLine, h, t, toast } from "./dom.js";
 
 export class Files {
   constructor(me) {
@@ -15,7 +15,7 @@ export class Files {
     try {
       infos = await get("api/uploads");
     } catch (error) {
-      toast(error.message);
+      toast(errorLine(error));
       return;
     }
     this.list.replaceChildren(...infos.map((info) => this.#item(info)));
@@ -31,7 +31,7 @@ export class Files {
         await remove(`api/uploads/${info.id}`);
         item.remove();
       } catch (error) {
-        toast(error.message);
+        toast(errorLine(error));
       }
     };
     const item = h("li.line", {}, h("span", {}, info.name), h("span.dim.small", {}, words), h("button.icon-button", { type: "button", "aria-label": label, title: label, onclick }, "×"));

@@ -1,7 +1,7 @@
 // One's jobs: asked for once a second while something moves, shown in place so that nothing that plays is disturbed.
 
 import { address, changedJobs, forgetJobs, post } from "./api.js";
-import { announce, h, seconds, t, toast, has } from "./dom.js";
+import { announce, errorLine, errorWords, h, seconds, t, toast } from "./dom.js";
 import { progressBar } from "./picker.js";
 
 const MOVING_MS = 1000;
@@ -13,8 +13,8 @@ export class Jobs extends EventTarget {
     super();
     this.list = [];
     this.byName = new Map();
-    this.queue = { running: null, paused: false };
-    this.problem = null; // why the last question was not answered
+    this.queue = { running: null, paused: null };
+    this.problem = null; // the Refusal, where the last question was not answered
     document.addEventListener("visibilitychange", () => document.hidden || this.soon());
   }
 
@@ -31,8 +31,7 @@ export class Jobs extends EventTarget {
       this.problem = null;
       if (found) this.#take(found);
     } catch (error) {
-      this.problem = error.message;
-      if (error.status === 401) location.reload();
+      this.problem = error;
     }
     if (turn !== this.turn) return;
     this.dispatchEvent(new Event("asked"));
@@ -57,7 +56,7 @@ export class Jobs extends EventTarget {
       const answer = await post(`api/jobs/${encodeURIComponent(job.job)}/${action}`);
       if (answer.pending) toast(t("job.asked"), "good");
     } catch (error) {
-      toast(error.message);
+      toast(errorLine(error));
     }
     forgetJobs();
     this.soon();
@@ -65,13 +64,6 @@ export class Jobs extends EventTarget {
 }
 
 const url = (job, what) => address(`api/jobs/${encodeURIComponent(job.job)}/${what}`);
-
-export function errorWords(error) {
-  const key = `error.${error.code}`; // what to do on this page; the error's own remedy is for who has the share
-  const remedy = has(key) ? t(key) : error.remedy;
-  const words = document.documentElement.lang.startsWith("zh") && has(key) ? "" : error.message;
-  return [words, remedy ? t("job.what_to_do", { remedy }) : ""];
-}
 
 function details(job) {
   if (job.state === "queued" && job.position) return job.position === 1 ? t("job.next") : t("job.position", { position: job.position });
@@ -127,7 +119,7 @@ async function copyLink(job, place) {
       field.select();
     }
   } catch (error) {
-    toast(error.message);
+    toast(errorLine(error));
   }
 }
 
@@ -157,7 +149,7 @@ class Progress {
     this.bar.element.classList.toggle("busy", moving && percent < 1);
     this.words.textContent = [moving ? `${Math.floor(percent)} %` : "", details(job)].filter(Boolean).join(" · ");
     this.error.hidden = !job.error || job.state !== "failed";
-    if (!this.error.hidden) this.error.replaceChildren(...errorWords(job.error).filter(Boolean).map((words) => h("p", {}, words)));
+    if (!this.error.hidden) this.error.replaceChildren(...errorWords(job.error).map((words) => h("p", {}, words)));
   }
 }
 
@@ -224,11 +216,9 @@ class Row {
     const picture = job.state === "done" ? url(job, "sheet") : job.source?.poster ? address(`api/uploads/${job.source.id}/poster`) : null;
     if (job.source?.poster) this.thumb.replaceChildren(h("img", { src: address(`api/uploads/${job.source.id}/poster`), alt: "", loading: "lazy" }));
     else this.thumb.replaceChildren(picture ? h("img", { src: picture, alt: "", loading: "lazy" }) : h("span.blank"));
-    const play = button("play", job, () => this.toggle(), ".primary");
-    play.setAttribute("aria-expanded", String(!this.stage.hidden));
-    this.play = play;
-    this.acts.replaceChildren(...actions(job, this.jobs, this.link, [play]));
-    if (job.state !== "done") this.close();
+    this.play = button("play", job, () => this.toggle(), ".primary");
+    this.acts.replaceChildren(...actions(job, this.jobs, this.link, [this.play]));
+    this.close();
   }
 
   toggle() {
@@ -238,16 +228,21 @@ class Row {
     }
     this.stage.firstChild.replaceChildren(players(this.job));
     this.stage.hidden = false;
-    this.play.setAttribute("aria-expanded", "true");
-    this.play.textContent = t("job.close");
+    this.#name("close");
     this.stage.querySelector("video.result")?.play().catch(() => {});
   }
 
   close() {
     this.stage.hidden = true;
     this.stage.firstChild.replaceChildren();
-    this.play?.setAttribute("aria-expanded", "false");
-    if (this.play) this.play.textContent = t("job.play");
+    this.#name("play");
+  }
+
+  #name(what) {
+    const words = t(`job.${what}`);
+    this.play.textContent = words;
+    this.play.setAttribute("aria-label", t("job.of_title", { action: words, title: this.job.title }));
+    this.play.setAttribute("aria-expanded", String(what === "close"));
   }
 }
 
@@ -332,6 +327,7 @@ export class List {
       if (!order.has(key)) order.set(key, []);
       order.get(key).push(job);
     }
+    for (const list of order.values()) if (list[0].batch) list.reverse(); // its files in the order they were given
     const named = [...order.entries()].map(([key, list]) => [list[0].batch ? key : `single-${list.at(-1).job}`, list]);
     this.empty.hidden = named.length > 0;
     const kept = new Set(named.map(([key]) => key));

@@ -2,7 +2,7 @@
 
 import { forgetJobs, get, post } from "./api.js";
 import { Consent } from "./consent.js";
-import { announce, h, seconds, t, toast } from "./dom.js";
+import { announce, errorLine, h, seconds, t, toast } from "./dom.js";
 import { Panel } from "./jobs.js";
 import { Options } from "./options.js";
 import { Slot } from "./picker.js";
@@ -91,8 +91,8 @@ export class Make {
         if (key !== this.asked) return;
         const found = await get(`api/estimates/${id}`);
         if (found.state !== "done") continue;
-        if (found.refused) words = t("estimate.refused", { reason: found.refused.message });
-        else if (found.error) words = `${found.error.message}. ${found.error.remedy}`;
+        if (found.refused) words = errorLine({ code: "HG-2005", message: t("estimate.refused", { reason: found.refused.message }) });
+        else if (found.error) words = errorLine(found.error);
         else if (found.estimate_seconds) words = t("estimate.done", { time: seconds(found.estimate_seconds), frames: found.frames, engine: found.engine });
         else words = t("estimate.unknown");
         break;
@@ -120,7 +120,7 @@ export class Make {
       this.jobs.soon();
       panel.element.scrollIntoView({ behavior: "smooth", block: "nearest" });
     } catch (error) {
-      toast(error.message);
+      toast(errorLine(error));
     } finally {
       this.busy = false;
       this.start.textContent = t("make.start");

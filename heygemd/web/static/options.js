@@ -2,7 +2,16 @@
 
 import { h, newId, t, has } from "./dom.js";
 
+// As espeak-ng calls them, which are names that browsers know, too.
 const LANGUAGES = ["en-us", "en-gb", "cmn", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "ja", "ko", "ar", "hi", "tr"];
+
+function languageName(tag) {
+  try {
+    return new Intl.DisplayNames([document.documentElement.lang], { type: "language" }).of(tag);
+  } catch {
+    return tag; // a browser without names
+  }
+}
 
 // An option's own words for a value, else the words that all options share, else the value.
 function wordsFor(name, value) {
@@ -23,7 +32,7 @@ export class Options {
       this.#choice("tail", ["trim", "keep"], "trim"),
       this.#choice("silence", ["rest", "follow"], "rest"),
       this.#choice("liveliness", ["on", "off"], "on"),
-      this.#choice("language", ["", ...LANGUAGES], "", t("options.guess")),
+      this.#choice("language", ["", ...LANGUAGES], "", t("options.guess"), languageName),
       this.#choice("resolution_limit", ["", "3840", "1920", "1280", "960", "640"], "", t("options.none")),
       this.#choice("mark", ["", "off", "en", "zh", "both"], "", t("options.server")),
       this.#number("sync_offset_seconds", { min: -2, max: 2, step: 0.02, value: 0 }),
@@ -37,11 +46,11 @@ export class Options {
     return h("div", {}, h("label", { for: field.id }, t(`options.${name}`)), field);
   }
 
-  #choice(name, values, initial, emptyWords) {
+  #choice(name, values, initial, noneWords, words = (value) => wordsFor(name, value)) {
     const field = h(
       "select",
       { id: newId(name), name },
-      values.map((value) => h("option", { value, selected: value === initial }, value === "" ? emptyWords : wordsFor(name, value))),
+      values.map((value) => h("option", { value, selected: value === initial }, value === "" ? noneWords : words(value))),
     );
     return this.#row(name, field);
   }

@@ -119,7 +119,7 @@ export function fileCard(upload, { onremove, onface, preview = true }) {
     again.hidden = !(upload.state === "failed" && upload.file && !upload.info && upload.kind);
     if (shown !== upload.state) {
       shown = upload.state;
-      if (upload.ready && onface) showFaces(upload, faces, onface);
+      if (upload.ready) showFaces(upload, faces, onface);
       // The faces of a picture are shown on the picture itself: once is enough.
       if (preview) media.hidden = Boolean(faces.querySelector(".faces")) && upload.kind === "image";
       else if (upload.look?.poster) {
@@ -171,11 +171,8 @@ export function faceChoices(look) {
 
 function showFaces(upload, place, onface) {
   const look = upload.look;
-  if (!look.faces?.length) {
-    place.replaceChildren(h("p.note", {}, t("file.no_face")));
-    return;
-  }
-  if (look.faces.length < 2) return;
+  if (look?.faces?.length === 0) place.replaceChildren(h("p.note", {}, t(look.still ? "file.no_face_still" : "file.no_face")));
+  if (!onface || !(look?.faces?.length > 1)) return;
   const choices = faceChoices(look);
   const buttons = choices.map((choice, number) => {
     const [x0, y0, x1, y1] = choice.box;

@@ -1,7 +1,7 @@
 // One file on its way to the server, by the tus protocol: it survives broken connections, and the page's reload.
 
 import { address, get, remove } from "./api.js";
-import { bytes, t } from "./dom.js";
+import { bytes, errorLine, t } from "./dom.js";
 
 /* global tus */
 
@@ -149,7 +149,7 @@ export class Upload extends EventTarget {
     this.info = info;
     if (info.look && !info.look.ok) {
       this.state = "failed";
-      this.error = `${info.look.error.message}. ${info.look.error.remedy}`;
+      this.error = errorLine(info.look.error);
     } else {
       this.state = info.look ? "ready" : "looking";
     }
@@ -174,7 +174,7 @@ export class Upload extends EventTarget {
 
 function reasonOf(error) {
   try {
-    return JSON.parse(error.originalResponse.getBody()).error.message;
+    return errorLine(JSON.parse(error.originalResponse.getBody()).error);
   } catch {
     return t("file.failed", { reason: error.originalResponse?.getStatus() || t("banner.offline") });
   }
