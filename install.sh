@@ -26,7 +26,7 @@ Usage: ./install.sh [OPTIONS] [COMMAND [ARGUMENTS]]
   demo [ARGUMENTS]   set everything up, then render a sample made on the spot (arguments go to `heygemd demo`)
   test [ARGUMENTS]   set everything up, then run the tests (arguments go to pytest)
   dev                set up .venv for work on the code
-  service            as root: install or upgrade the systemd service (what root gets without a command)
+  install            as root: install or upgrade the systemd service (what root gets without a command)
   uninstall          as root: remove the service; users' files, configuration and state stay
 
 Options:
@@ -34,10 +34,10 @@ Options:
   --offline          take packages from the wheelhouse and pip's find-links only, never from an index
   --torch BUILD      auto (the default: cuda with an NVIDIA GPU, else cpu), cpu or cuda
   --all              test: first the checks that CI runs too (ruff, mypy, import rules)
-  --root DIR         service: the share (default: /srv/heygemd)
-  --share-group GRP  service: the group whose members use the share (default: heygemd)
-  --with-web         service: what the web page needs (remembered for upgrades); then enable heygemd-web
-  --with-samba       service: a ready Samba share [heygemd] for that group (remembered for upgrades)
+  --root DIR         install: the share (default: /srv/heygemd)
+  --share-group GRP  install: the group whose members use the share (default: heygemd)
+  --with-web         install: what the web page needs (remembered for upgrades); then enable heygemd-web
+  --with-samba       install: a ready Samba share [heygemd] for that group (remembered for upgrades)
   --dry-run          say what would be done, do nothing
   -h, --help         this text
 
@@ -72,7 +72,7 @@ parse_arguments() {
         --root | --share-group)
             # demo and test have options of their own by these names.
             case $COMMAND in
-            '' | service)
+            '' | install | service)
                 needs_value "$@"
                 if [[ $1 == --root ]]; then ROOT=$2; else SHARE_GROUP=$2; fi
                 shift
@@ -82,7 +82,7 @@ parse_arguments() {
             ;;
         --with-samba | --with-web)
             case $COMMAND in
-            '' | service) if [[ $1 == --with-web ]]; then WITH_WEB=yes; else WITH_SAMBA=yes; fi ;;
+            '' | install | service) if [[ $1 == --with-web ]]; then WITH_WEB=yes; else WITH_SAMBA=yes; fi ;;
             *) PASSED+=("$1") ;;
             esac
             ;;
@@ -187,7 +187,7 @@ main() {
         if ((EUID != 0)) && [[ $DRY_RUN == no ]]; then
             usage_error "which command? (without one, root installs the service)"
         fi
-        COMMAND=service
+        COMMAND=install
     fi
     case $COMMAND in
     demo | test) ;;
@@ -209,7 +209,7 @@ main() {
         set_up dev
         if [[ $DRY_RUN == no ]]; then say "Ready: $VENV/bin/heygemd --help, or first: . .venv/bin/activate"; fi
         ;;
-    service) install_service ;;
+    install | service) install_service ;;
     uninstall) uninstall_service ;;
     *) usage_error "no such command: $COMMAND" ;;
     esac

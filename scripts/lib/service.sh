@@ -163,24 +163,46 @@ read_answers() {
         DIE_CODE=2 die "the service is installed with --root $old_root, not $ROOT" \
             "Move it: ./install.sh uninstall, move the files, set root in $CONFIG, then install with --root $ROOT."
     fi
+    KEPT_ROOT=$old_root
     ROOT=${ROOT:-${old_root:-/srv/heygemd}}
     SHARE_GROUP=${SHARE_GROUP:-${old_group:-heygemd}}
 }
 
 check_answers() {
+    local given=$ROOT
     ROOT=${ROOT%/}
     # systemd's files have quoting rules of their own; a share's path needs none of these.
     if [[ $ROOT != /?* || $ROOT =~ [[:space:]\"\'\\%\$:,] ]]; then
-        DIE_CODE=2 die "--root $ROOT: must be an absolute path without spaces, quotes, %, \$, :, commas or backslashes"
+        DIE_CODE=2 die "--root $given: must be an absolute path without spaces, quotes, %, \$, :, commas or backslashes"
     fi
     case $ROOT in
     /tmp | /tmp/* | /var/tmp | /var/tmp/* | /proc/* | /sys/* | /dev/* | /run/*)
         DIE_CODE=2 die "--root $ROOT: a share there does not last" "Choose a folder on a disk or a mounted share."
         ;;
     esac
+    if [[ $ROOT != "$KEPT_ROOT" ]]; then refuse_foreign_root; fi
     if [[ ! $SHARE_GROUP =~ ^[A-Za-z_][A-Za-z0-9_.-]*$ ]]; then
         DIE_CODE=2 die "--share-group $SHARE_GROUP: not a group's name"
     fi
+}
+
+# The share's folder gets an owner, a group and a mode of its own: on /etc or /home that would lock everybody out.
+refuse_foreign_root() {
+    local real
+    real=$(realpath -m "$ROOT")
+    case $real in
+    / | /bin | /bin/* | /boot | /boot/* | /dev | /etc | /etc/* | /home | /lib | /lib/* | /lib32 | /lib64 | /media | \
+        /mnt | /opt | /opt/heygemd* | /proc | /root | /run | /sbin | /sbin/* | /srv | /sys | /usr | /usr/* | /var | \
+        /var/lib | /var/lib/heygemd* | /var/cache | /var/log)
+        DIE_CODE=2 die "--root $ROOT: belongs to the system; the share needs a folder of its own" \
+            "For example the default: /srv/heygemd."
+        ;;
+    esac
+    if getent passwd | cut -d: -f6 | grep -qxF "$real"; then
+        DIE_CODE=2 die "--root $ROOT: is somebody's home; the share needs a folder of its own" \
+            "For example: --root $ROOT/heygemd, or the default, /srv/heygemd."
+    fi
+    if [[ -e $ROOT && ! -d $ROOT ]]; then DIE_CODE=2 die "--root $ROOT: is not a folder"; fi
 }
 
 remember_answers() {

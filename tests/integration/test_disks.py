@@ -164,6 +164,7 @@ def remount(disk: Path, how: str) -> None:
     raise AssertionError(f"{disk} cannot be remounted")
 
 
+@pytest.mark.slow
 def test_a_share_that_becomes_read_only_pauses_the_queue_and_the_doctor_says_so(
     tmp_path: Path, small_disk: Path, clip: Path, voice: Path
 ) -> None:

@@ -37,7 +37,7 @@ torch_build = _load(CHECKOUT / "scripts/torch_build.py")
 def test_help_names_every_command() -> None:
     done = install("--help")
     assert done.returncode == 0
-    for command in ("demo", "test", "dev", "service", "uninstall", "--wheelhouse", "--share-group"):
+    for command in ("demo", "test", "dev", "install", "uninstall", "--wheelhouse", "--share-group"):
         assert command in done.stdout
 
 
@@ -53,6 +53,11 @@ def test_help_names_every_command() -> None:
         (["--dry-run", "--root", "relative"], "--root relative"),
         (["--dry-run", "--root", "/srv/a b"], "--root /srv/a b"),
         (["--dry-run", "--root", "/tmp/x"], "does not last"),
+        (["--dry-run", "--root", "/"], "--root /:"),
+        (["--dry-run", "--root", "/etc/"], "belongs to the system"),
+        (["--dry-run", "--root", "/srv/../usr/lib"], "belongs to the system"),
+        (["install", "--dry-run", "--root", "/var/lib/heygemd"], "belongs to the system"),
+        (["--dry-run", "--root", str(Path("~root").expanduser())], "the share needs a folder of its own"),
         (["--dry-run", "--share-group", "a:b"], "--share-group a:b"),
     ],
 )
@@ -68,7 +73,7 @@ def test_a_dry_run_of_the_service_changes_nothing() -> None:
     _needs_systemd()
     watched = [Path("/opt/heygemd"), Path("/etc/heygemd"), Path("/usr/local/lib/sysusers.d/heygemd.conf")]
     before = [path.exists() for path in watched]
-    done = install("--dry-run", "--root", "/srv/elsewhere", "--share-group", "studio")
+    done = install("install", "--dry-run", "--root", "/srv/elsewhere", "--share-group", "studio")
     assert done.returncode == 0, done.stderr
     assert "Would make the environment" in done.stdout or "is in place" in done.stdout
     assert [path.exists() for path in watched] == before
