@@ -159,7 +159,7 @@ read_answers() {
             esac
         done <"$ANSWERS"
     fi
-    if [[ -n $old_root && -n $ROOT && $ROOT != "$old_root" ]]; then
+    if [[ -n $old_root && -n $ROOT && ${ROOT%/} != "$old_root" ]]; then
         DIE_CODE=2 die "the service is installed with --root $old_root, not $ROOT" \
             "Move it: ./install.sh uninstall, move the files, set root in $CONFIG, then install with --root $ROOT."
     fi
@@ -198,7 +198,7 @@ refuse_foreign_root() {
             "For example the default: /srv/heygemd."
         ;;
     esac
-    if getent passwd | cut -d: -f6 | grep -qxF "$real"; then
+    if getent passwd | cut -d: -f6 | grep -xF "$real" >/dev/null; then
         DIE_CODE=2 die "--root $ROOT: is somebody's home; the share needs a folder of its own" \
             "For example: --root $ROOT/heygemd, or the default, /srv/heygemd."
     fi
