@@ -143,7 +143,11 @@ def _usage(error: TyperException) -> HeygemdError:
     message = error.message.rstrip(".") or error.format_message().rstrip(".")
     near = getattr(error, "possibilities", None)
     if near:
-        message += f"; did you mean {sorted(near)[0]}?"
+        message += f"; did you mean {near[0]}?"  # the first is the nearest
+    param = getattr(error, "param", None)
+    if error.message and param is not None:  # a value that cannot be: whose?
+        message = message.replace("Input should be", "must be").partition(", unable to parse")[0]
+        message = f"{param.opts[-1] if param.opts[-1].startswith('-') else param.human_readable_name}: {message}"
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "heygemd")
     if not message:

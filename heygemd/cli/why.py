@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,9 @@ class Answer:
     reason: str
     next: str
     job: str | None = None
+
+
+_OVER = ("done", "failed", "cancelled")
 
 
 def register(app: typer.Typer) -> None:
@@ -65,12 +68,14 @@ def explain_path(settings: Settings, layout: Layout, path: Path) -> Answer:
     place = layout.inbox / relative
     if not os.path.lexists(place):
         return _gone(layout, relative)
-    if place.is_dir():
-        raise UsageError(f"{relative} is a folder", remedy="Name a file in it.")
     job = _claimed_by(layout, relative, place)
-    if job is not None:
-        return _of_job(layout, relative, job)
-    return _from_scan(settings, layout, relative)
+    if job is None:
+        return _from_scan(settings, layout, relative)
+    answer = _of_job(layout, relative, job)
+    if job.state in _OVER:
+        stays = "it is still here: another job needs it, or the daemon may not write to its folder"
+        answer = replace(answer, next=stays)
+    return answer
 
 
 def _relative(layout: Layout, path: Path) -> str | None:
@@ -112,7 +117,7 @@ def _gone(layout: Layout, relative: str) -> Answer:
     from heygemd.spool.names import nfc
 
     for job in reversed(_jobs(layout)):
-        if any(nfc(file.path) == nfc(relative) for file in job.inputs):
+        if nfc(job.name) == nfc(relative) or any(nfc(file.path) == nfc(relative) for file in job.inputs):
             return _of_job(layout, relative, job)
     names = [p.relative_to(layout.inbox).as_posix() for p in layout.inbox.rglob("*") if not p.name.startswith(".")]
     hint = did_you_mean(relative, names) if names else ""
@@ -135,11 +140,20 @@ def _jobs(layout: Layout) -> tuple[Job, ...]:
 
 def _claimed_by(layout: Layout, relative: str, place: Path) -> Job | None:
     found = place.lstat()
+    claim = (relative, found.st_size, found.st_mtime_ns)
     for job in reversed(_jobs(layout)):
-        for file in job.inputs:
-            if (file.path, file.size, file.mtime_ns) == (relative, found.st_size, found.st_mtime_ns):
-                return job
+        if any((file.path, file.size, file.mtime_ns) == claim for file in job.inputs):
+            # Dropped again just as it was, after its job had ended: a new drop.
+            return job if job.state not in _OVER or claim in _claims(layout) else None
     return None
+
+
+def _claims(layout: Layout) -> frozenset[Any]:
+    from heygemd.spool.journal import Journal
+
+    with contextlib.suppress(HeygemdError, OSError), Journal(layout.journal, readonly=True) as journal:
+        return journal.claimed_identities()
+    return frozenset()
 
 
 def _of_job(layout: Layout, relative: str, job: Job) -> Answer:
@@ -147,7 +161,7 @@ def _of_job(layout: Layout, relative: str, job: Job) -> Answer:
 
     view: dict[str, Any] = read_view(layout.status / f"{job.name}.json") or {}
     state = str(view.get("state") or job.state)
-    verdict = state if state in ("queued", "done", "failed", "cancelled") else "working"
+    verdict = state if state in ("queued", *_OVER) else "working"
     reason = str(view.get("reason") or (job.error or {}).get("message") or state)
     if verdict == "queued" and view.get("position"):
         behind = int(view["position"]) - 1
@@ -165,15 +179,18 @@ def _of_job(layout: Layout, relative: str, job: Job) -> Answer:
 def _from_scan(settings: Settings, layout: Layout, relative: str) -> Answer:
     """Let the inbox's own reasoning speak, on one look; quiet time is judged by the file's own times."""
     from heygemd.spool.inbox import Inbox
-    from heygemd.spool.journal import Journal
     from heygemd.spool.layout import Layout
 
-    claimed: frozenset[Any] = frozenset()
-    with contextlib.suppress(HeygemdError, OSError), Journal(layout.journal, readonly=True) as journal:
-        claimed = journal.claimed_identities()
+    claimed = _claims(layout)
     now = settings.inbox.model_copy(update={"settle_scans": 1, "settle_seconds": 0.0})
     # An ordinary user may not read the state folder; the scan needs nothing of it.
     scan = Inbox(Layout(layout.root, layout.state / "none"), now, settings.limits).scan(claimed)
+    if (layout.inbox / relative).is_dir() and not (layout.inbox / relative).is_symlink():
+        told = _left_alone(scan, relative)
+        if told is None:
+            what = "the inbox itself" if relative == "." else f"{relative} is a folder"
+            raise UsageError(what, remedy="Name a file in it.")
+        return told
     answer = _in_scan(layout, scan, relative)
     if answer.verdict in ("ready", "refused"):
         found = (layout.inbox / relative).lstat()
@@ -184,20 +201,36 @@ def _from_scan(settings: Settings, layout: Layout, relative: str) -> Answer:
     return answer
 
 
-def _in_scan(layout: Layout, scan: Scan, relative: str) -> Answer:
+def _left_alone(scan: Scan, relative: str) -> Answer | None:
+    """What the scan does not look at: by its name or kind, or because it may not."""
     from heygemd.spool.ignore import Ignore
+    from heygemd.spool.inbox import NO_PAIR
+    from heygemd.spool.listing import IS_LINK
     from heygemd.spool.names import nfc
-    from heygemd.spool.viewing import daemon_state
 
+    then = {
+        NO_PAIR: "rename it, or name it in a manifest",
+        IS_LINK: "copy what it points to",
+        "not a plain file": "copy a file",
+    }
     for ignored in scan.ignored:
         if nfc(ignored.path) == nfc(relative):
-            return Answer(relative, "ignored", ignored.reason, "rename it, or name it in a manifest")
+            return Answer(relative, "ignored", ignored.reason, then.get(ignored.reason, "rename it"))
     for part in Path(relative).parts:
         if reason := Ignore().why_ignored(part):
             return Answer(relative, "ignored", f"{part}: {reason}", "rename it")
     for folder in scan.unreadable:
         if relative == folder.path or relative.startswith(folder.path + "/"):
             return Answer(relative, "unreadable", folder.reason, "give the daemon read access; it tries again")
+    return None
+
+
+def _in_scan(layout: Layout, scan: Scan, relative: str) -> Answer:
+    from heygemd.spool.viewing import daemon_state
+
+    told = _left_alone(scan, relative)
+    if told is not None:
+        return told
     for refusal in scan.refused:
         if any(file.path == relative for file in refusal.drop.inputs):
             return Answer(relative, "refused", refusal.error.message, refusal.error.remedy, refusal.drop.name)

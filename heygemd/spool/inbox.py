@@ -31,6 +31,8 @@ from heygemd.spool.settle import Settle
 from heygemd.spool.wording import Wording, Words
 from heygemd.spool.writers import denied, knows_writers, obstacle
 
+NO_PAIR = "not a kind of file that a pair is made of"
+
 
 class Inbox:
     """Scans the inbox and remembers, between scans, since when each file is quiet."""
@@ -163,7 +165,7 @@ class _Pass:
             if consent_stem(seen.name) is not None:
                 self.listing.ignored[seen.path] = NOT_ALONE
             elif kind_of(seen.name) is None:
-                self.listing.ignored[seen.path] = "not a kind of file that a pair is made of"
+                self.listing.ignored[seen.path] = NO_PAIR
             else:
                 self.by_folder[seen.folder].append(seen)
         self.taken_along: set[str] = set()  # files that go to failed/ with a manifest that does not name them

@@ -33,7 +33,7 @@ class Finder:
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
-        self._by_nfc: dict[str, list[Seen]] | None = None
+        self._by_fold: dict[str, list[Seen]] | None = None
 
     def find(self, folder: str, names: Sequence[str]) -> Found:
         files: dict[str, Seen] = {}
@@ -47,7 +47,7 @@ class Finder:
                 error = error or found
                 continue
             if seen is None:
-                missing[name] = self._listing.ignored.get(path, "")
+                missing[name] = self._listing.ignored.get(path) or self._near(path)
             else:
                 files[name] = seen
         return Found(files, missing, error)
@@ -56,11 +56,7 @@ class Finder:
         """Raises UnsafePathError for links, ManifestError where a name could mean several files."""
         seen = self._listing.files.get(path)
         if seen is None:
-            if self._by_nfc is None:
-                self._by_nfc = defaultdict(list)
-                for other in self._listing.files.values():
-                    self._by_nfc[nfc(other.path)].append(other)
-            same = self._by_nfc.get(nfc(path), [])
+            same = [other for other in self._alike(path) if nfc(other.path) == nfc(path)]
             if len(same) > 1:
                 raise ManifestError(f"{shown(path)} could be any of {len(same)} files that look the same", path=path)
             seen = same[0] if same else None
@@ -74,6 +70,19 @@ class Finder:
             if self._listing.ignored.get(step) == IS_LINK:
                 raise UnsafePathError(f"{shown(path)}: {shown(step)} is a symbolic link", path=path)
         return None
+
+    def _alike(self, path: str) -> list[Seen]:
+        """Files whose paths differ in composition or case alone."""
+        if self._by_fold is None:
+            self._by_fold = defaultdict(list)
+            for other in self._listing.files.values():
+                self._by_fold[fold(other.path)].append(other)
+        return self._by_fold.get(fold(path), [])
+
+    def _near(self, path: str) -> str:
+        """For who works on a system that sees no case: the file may be there under a name that looks like it."""
+        alike = self._alike(path)
+        return f"{shown(alike[0].name)} is there: upper and lower case count" if alike else ""
 
 
 def check_files(files: Sequence[Seen], limits: LimitSettings) -> None:

@@ -62,6 +62,8 @@ def test_global_options_may_stand_anywhere() -> None:
         (["run", "v.mp4", "a.wav", "-o", "o.mp4", "--engine", "rewrit"], "did you mean rewrite?"),
         (["status", "--root"], "--root needs a value"),
         (["retry"], "missing argument 'JOB'"),
+        (["web", "--prot", "1"], "did you mean --port?"),
+        (["submit", "v.mp4", "a.wav", "--priority", "high"], "--priority: must be a valid integer"),
     ],
 )
 def test_a_typo_gets_a_suggestion(heygemd: Run, tmp_path: Path, arguments: list[str], words: str) -> None:

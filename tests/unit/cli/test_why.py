@@ -42,6 +42,19 @@ def test_ignored(layout: Layout, name: str, words: str) -> None:
     assert words in answer.reason
 
 
+def test_what_can_be_done_about_a_link_and_a_folder(layout: Layout, tmp_path: Path) -> None:
+    (layout.inbox / "film.mp4").symlink_to("/etc/hostname")
+    (layout.inbox / "films").symlink_to(tmp_path)
+    for name in ("film.mp4", "films"):
+        answer = ask(layout, layout.inbox / name)
+        assert (answer.verdict, answer.next) == ("ignored", "copy what it points to")
+    drop(layout, "__MACOSX/a.mp4")
+    assert ask(layout, layout.inbox / "__MACOSX").verdict == "ignored"
+    drop(layout, "course/a.mp4")
+    with pytest.raises(UsageError, match="course is a folder"):
+        ask(layout, layout.inbox / "course")
+
+
 def test_in_an_ignored_folder(layout: Layout) -> None:
     answer = ask(layout, drop(layout, "@eaDir/a.mp4"))
     assert answer.verdict == "ignored"
@@ -111,6 +124,19 @@ def test_done_and_gone(layout: Layout) -> None:
     answer = ask(layout, path)
     assert answer.verdict == "done"
     assert "outbox/lecture/" in answer.reason
+
+
+def test_an_input_that_could_not_be_moved_away_is_told_from_the_same_file_dropped_again(layout: Layout) -> None:
+    path = drop(layout, "a.mp4")
+    job = add_job(layout, path)
+    ended = job.evolve(state=JobState.DONE, ended_seconds=2.0)
+    with Journal(layout.journal) as journal:
+        journal.finish(ended, except_paths={"a.mp4"})
+    assert "may not write to its folder" in ask(layout, path).next
+    assert ask(layout, "lecture").job == "lecture", "people know jobs by their names"
+    with Journal(layout.journal) as journal:
+        journal.finish(ended)
+    assert ask(layout, path).verdict == "waiting"
 
 
 def test_a_new_file_of_an_old_name_is_new(layout: Layout) -> None:

@@ -159,6 +159,14 @@ def test_two_manifests_share_a_video(desk: Desk) -> None:
 # what a manifest waits for
 
 
+def test_a_name_in_another_case_is_pointed_out(desk: Desk) -> None:
+    desk.put("v.mp4")
+    desk.put("a.wav")
+    manifest(desk, "m.job.json", video="V.MP4", audio="a.wav")
+    (waiting,) = [w for w in desk.settled().waiting if w.reason is Why.MISSING]
+    assert waiting.detail == "waits for V.MP4 (v.mp4 is there: upper and lower case count)"
+
+
 def test_missing_files_are_waited_for_then_refused(desk: Desk) -> None:
     desk.put("v.mp4")
     manifest(desk, "a.job.json", video="v.mp4", audio="later.wav")
