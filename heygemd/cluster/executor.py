@@ -39,6 +39,16 @@ RAY_ENVIRONMENT = {
 }
 
 
+def ray_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """For each of our processes that speaks Ray. A head asks for a token as soon as it finds one, nodes and drivers
+    send theirs only when they are told to: here all of them do, unless RAY_AUTH_MODE says otherwise."""
+    home = environment.get("HOME", "")
+    places = [environment.get("RAY_AUTH_TOKEN_PATH", ""), f"{home}/.ray/auth_token" if home else ""]
+    has_token = environment.get("RAY_AUTH_TOKEN") or any(place and Path(place).is_file() for place in places)
+    found = {**environment, **RAY_ENVIRONMENT}
+    return found if "RAY_AUTH_MODE" in environment or not has_token else {**found, "RAY_AUTH_MODE": "token"}
+
+
 class RayExecutor:
     """See Executor. A task on a device whose `node` is empty runs on any node. One reader thread; all else in the
     caller's. `share`: the root of the share, or None where there is none."""
@@ -158,7 +168,7 @@ class RayExecutor:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | RAY_ENVIRONMENT,
+            env=ray_environment(os.environ),
             start_new_session=True,
         )
         self._process = process

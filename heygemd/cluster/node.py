@@ -8,7 +8,7 @@ import os
 import sys
 
 from heygemd.cluster.agents import local_devices
-from heygemd.cluster.executor import RAY_ENVIRONMENT
+from heygemd.cluster.executor import ray_environment
 from heygemd.cluster.resources import offered
 from heygemd.core.errors import ConfigError, UsageError
 from heygemd.core.settings import SchedulerSettings
@@ -44,4 +44,4 @@ def start_command(settings: SchedulerSettings, *, address: str | None, head: boo
 
 def become(command: list[str]) -> None:
     """This process is Ray's from here on, so the service manager watches the right one."""
-    os.execve(command[0], command, os.environ | RAY_ENVIRONMENT)  # noqa: S606 - an argv list, no shell
+    os.execve(command[0], command, ray_environment(os.environ))  # noqa: S606 - an argv list, no shell
