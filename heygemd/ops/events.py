@@ -111,6 +111,7 @@ _EVENTS = (
         "failure",
     ),
     Event("config.reloaded", "info", "configuration reloaded", (), ("keys", "path"), "success"),
+    Event("config.waiting", "warning", "only the next start takes over: {reason}", ("reason",)),
     Event(
         "config.refused",
         "error",

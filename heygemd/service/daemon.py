@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from heygemd.config import Settings
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
@@ -19,6 +18,7 @@ from heygemd.service.housekeeping import Housekeeping
 from heygemd.service.intake import Intake, settled
 from heygemd.service.notify import Notifier
 from heygemd.service.pulse import Watchdog
+from heygemd.service.reload import change
 from heygemd.service.setup import make_calibration, make_rig, task_settings
 from heygemd.service.share_door import ShareDoor
 from heygemd.service.signals import Signals
@@ -33,7 +33,6 @@ from heygemd.spool.watch import Watch
 
 _PAUSE_SECONDS = 5.0
 _REQUESTS_SECONDS = 0.5
-_FIXED = ("root", "state", "metrics", "ray")  # settings that take a restart
 _PAUSE_FILE = "a PAUSE file lies on the share"
 
 Reload = Callable[[], Settings]
@@ -248,14 +247,15 @@ class Daemon:
         except HeygemdError as error:
             self._log("config.refused", error=error, path=error.path)
         else:
-            changed = _changed_keys(self._settings, new)
-            kept = [key for key in changed if key.split(".")[0] in _FIXED]
-            self._settings = new.model_copy(update={name: getattr(self._settings, name) for name in _FIXED})
+            made = change(self._settings, new)
+            self._settings = made.settings
             self._inbox.configure(new.inbox, new.limits)
-            self._dispatcher.settings = task_settings(new)
-            self._housekeeping.settings = self._settings
+            self._dispatcher.settings = task_settings(made.settings)
+            self._housekeeping.settings = made.settings
             self._notifier.hosts = new.service.notify_hosts
-            self._log("config.reloaded", keys=[key for key in changed if key not in kept])
+            self._log("config.reloaded", keys=list(made.keys))
+            if made.waiting:
+                self._log("config.waiting", reason=", ".join(made.waiting))
         systemd.ready()
 
     def _status(self) -> str:
@@ -301,15 +301,3 @@ class Daemon:
 
 def _free() -> None:
     """Nobody else works on the share."""
-
-
-def _changed_keys(old: Settings, new: Settings) -> list[str]:
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
-    return sorted(key for key in after if before.get(key) != after[key])
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
