@@ -18,7 +18,7 @@ from heygemd.service.signals import Signals
 from heygemd.service.standby import in_turn
 from heygemd.spool.journal import Journal
 from heygemd.spool.layout import Layout
-from heygemd.spool.lock import daemon_lock
+from heygemd.spool.lock import daemon_lock, refuse_a_second
 
 _SHARE_RETRY_SECONDS = 5.0
 
@@ -28,6 +28,7 @@ def serve(settings: Settings, *, once: bool, reload: Reload | None = None) -> in
     when the share is away. Raises HeygemdError when it cannot even start."""
     log = partial(log_event, get_logger())
     layout = Layout(settings.root.absolute(), settings.state.absolute())
+    refuse_a_second(layout.lock)  # before it is told that the other one's port is taken
     started = time.monotonic()
     stop = Signals()
     watchdog = Watchdog(log)

@@ -47,17 +47,29 @@ def daemon_lock(path: Path) -> Iterator[Lock]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = _pid_in(fd)
-            raise UsageError(
-                f"another heygemd (process {pid}) works with {path.parent}" if pid else f"{path} is locked",
-                remedy="Stop it first, or give this one a state folder of its own (--state DIR).",
-            ) from None
+            raise _another(path, _pid_in(fd)) from None
         with explained(str(path)):
             lock = Lock(fd)
         yield lock
         lock.tell(None)
     finally:
         os.close(fd)
+
+
+def refuse_a_second(path: Path) -> None:
+    """Raise UsageError where a daemon holds the lock; whatever else is wrong with it is found when it is taken."""
+    pid = None
+    with contextlib.suppress(OSError):
+        pid = daemon_pid(path)
+    if pid is not None:
+        raise _another(path, pid)
+
+
+def _another(path: Path, pid: int | None) -> UsageError:
+    return UsageError(
+        f"another heygemd (process {pid}) works with {path.parent}" if pid else f"{path} is locked",
+        remedy="Stop it first, or give this one a state folder of its own (--state DIR).",
+    )
 
 
 def daemon_pid(path: Path) -> int | None:

@@ -17,7 +17,7 @@ from heygemd.core.job import InputFile, Item, Job, JobState
 from heygemd.core.options import Options
 from heygemd.spool.drops import claim_key
 from heygemd.spool.journal import Journal
-from heygemd.spool.lock import daemon_lock, daemon_pid
+from heygemd.spool.lock import daemon_lock, daemon_pid, refuse_a_second
 from heygemd.spool.mounts import fs_type, is_network
 
 
@@ -229,6 +229,8 @@ def test_one_daemon_for_a_state(tmp_path: Path) -> None:
     assert daemon_pid(lock) is None
     with daemon_lock(lock):
         assert daemon_pid(lock) == os.getpid()
+        with pytest.raises(UsageError, match=str(os.getpid())):
+            refuse_a_second(lock)
         with pytest.raises(UsageError, match=str(os.getpid())), daemon_lock(lock):
             pass
     assert daemon_pid(lock) is None
