@@ -138,8 +138,8 @@ _EVENTS = (
     Event("watch.started", "info", "watching {path} by {reason}", ("path", "reason")),
     Event("watch.restarted", "warning", "the watch on {path} had ended and runs again: {reason}", ("path", "reason")),
     Event("input.ignored", "debug", "{path} is ignored: {reason}", ("path", "reason")),
-    Event("input.waiting", "info", "{path} waits: {reason}", ("path", "reason")),
-    Event("input.unreadable", "warning", "{path} waits, unreadable: {reason}", ("path", "reason")),
+    Event("input.waiting", "info", "{path} is no job yet: {reason}", ("path", "reason")),
+    Event("input.unreadable", "warning", "{path} is no job yet, it cannot be read: {reason}", ("path", "reason")),
     Event(
         "input.stuck",
         "warning",
