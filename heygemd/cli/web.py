@@ -60,7 +60,7 @@ def _require_gradio() -> None:
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError(
             "the web page needs the extra `web`, which is not installed",
-            remedy="Run: pip install 'heygemd[web]'; for the service: ./install.sh --with-web",
+            remedy=f"Run: {sys.executable} -m pip install 'heygemd[web]'; for the service: ./install.sh --with-web",
         )
 
 

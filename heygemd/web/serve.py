@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import uvicorn
 
 from heygemd.config import Settings
-from heygemd.core.errors import ConfigError
+from heygemd.core.errors import ConfigError, ShareAwayError
 from heygemd.ops import systemd
 from heygemd.ops.logs import log_event
 from heygemd.web.app import create_app
@@ -44,7 +45,18 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: Settings, arguments: Sequence[str] = ()) -> int:
-    """Answer until SIGTERM or SIGINT; the exit code. Raises ConfigError where the address cannot be had."""
+    """Answer until SIGTERM or SIGINT; the exit code.
+
+    Raises ConfigError where the address cannot be had, ShareAwayError where there is no such share: a folder with its
+    name, made here, would take what belongs on it.
+    """
+    with contextlib.suppress(OSError):  # one that cannot be reached comes back, and the page says so meanwhile
+        if not settings.root.exists():
+            raise ShareAwayError(
+                f"{settings.root}: there is no such folder",
+                remedy="Is the share mounted, and has a daemon run there? --root DIR names another.",
+                path=str(settings.root),
+            )
     site = Site.of(settings, arguments)
     web = settings.web
     listening = _listen(web.host, web.port)

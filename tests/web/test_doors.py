@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from heygemd.core.errors import ConfigError, HeygemdError, UsageError
+from heygemd.config import Settings
+from heygemd.core.errors import ConfigError, HeygemdError, ShareAwayError, UsageError
 from heygemd.core.job import JobState
 from heygemd.core.options import QUALITY_PRESETS
 from heygemd.web.accounts import Accounts, add_user
 from heygemd.web.refusal import Discretion
 from heygemd.web.secret import Signer, load_key
+from heygemd.web.serve import serve
 from heygemd.web.texts import LANGUAGES, choose, texts
 from tests.web.conftest import TUS, WORDS, Maker, Web, create_upload, order
 
@@ -228,6 +230,14 @@ def test_below_a_path(make: Maker, prefix: str) -> None:
     assert where.headers["location"].startswith("/video/api/uploads/")
     assert client.get(f"{prefix}/operators").status_code == 403
     assert client.get("/videos/api/me").status_code == 404
+
+
+def test_a_share_that_is_not_there(tmp_path: Path) -> None:
+    """A name mistyped: the folder is not made."""
+    root = tmp_path / "shaer"
+    with pytest.raises(ShareAwayError, match="shaer: there is no such folder"):
+        serve(Settings(root=root, state=root / ".state"))
+    assert not root.exists()
 
 
 # ---- what is said ----
