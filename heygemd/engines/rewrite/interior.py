@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.engines.rewrite.canvas import Canvas, Pixels
 from heygemd.engines.rewrite.shape import UPPER_SHARE, MouthShape
 
 Picture = NDArray[np.float32]
@@ -80,22 +81,24 @@ def painted(
 
 
 def pose(
+    canvas: Canvas,
     interior: Interior,
     shape: MouthShape,
-    x: Picture,
-    y: Picture,
-    below_upper: Picture,
-    above_lower: Picture,
+    x: Pixels,
+    y: Pixels,
+    below_upper: Pixels,
+    above_lower: Pixels,
     opening: float,
     teeth: float,
-) -> Picture:
+) -> Pixels:
     """The interior as seen at canonical points (x, y), all (h, w); `below_upper` and `above_lower` as in Fields.
 
     `teeth`: 0..1, how much of them the sound shows.
     """
+    xp = canvas.xp
     jaw = 0.78 * (opening - interior.opening)
     left = (x - (shape.centre - ORIGIN[0])) * SCALE - 0.5
-    u = np.clip((x - shape.centre) / shape.half, -1.0, 1.0)
+    u = xp.clip((x - shape.centre) / shape.half, -1.0, 1.0)
     split = interior.split + u * (interior.tilt + u * interior.bend)
     # Lips that part little hide most of the teeth behind the upper one; a hiss bares them, and a smile has them bare.
     shown = (SHOWN + MORE_SHOWN * teeth) * opening + 0.5
@@ -105,19 +108,17 @@ def pose(
     lifted = float(np.clip(seen_top + UPPER_SHARE * opening - 1.0, 0.0, MOST_LIFTED))
     hidden = lifted if smile else max(lifted, interior.split - shown)
     level = y - shape.c0 + hidden
-    above = np.minimum(level, split)
-    under = np.maximum(level - jaw - hidden, split)
-    upper = cv2.remap(
-        interior.image, left, (above + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    lower = cv2.remap(
-        interior.image, left, (under + ORIGIN[1]) * SCALE - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    above = xp.minimum(level, split)
+    under = xp.maximum(level - jaw - hidden, split)
+    texture = canvas.put(interior.image)
+    upper = canvas.linear(texture, left, (above + ORIGIN[1]) * SCALE - 0.5)
+    lower = canvas.linear(texture, left, (under + ORIGIN[1]) * SCALE - 0.5)
     # Upper teeth stand before what is below them.
-    ramp = np.clip((level - split) / max(1.0, 0.8 * jaw), 0.0, 1.0)[..., None]
+    ramp = xp.clip((level - split) / max(1.0, 0.8 * jaw), 0.0, 1.0)[..., None]
     image = upper + ramp * (lower - upper)
     # Lips throw a shadow into the mouth, more so while it is nearly closed.
-    shade = 1.0 - 0.42 * np.exp(-np.maximum(below_upper, 0.0) / 1.9) - 0.2 * np.exp(-np.maximum(above_lower, 0.0) / 1.2)
+    shade = 1.0 - 0.42 * xp.exp(-xp.clip(below_upper, 0.0, None) / 1.9)
+    shade = shade - 0.2 * xp.exp(-xp.clip(above_lower, 0.0, None) / 1.2)
     # Between lips that hardly part it is dark, unless teeth stand behind them (s, f, i).
     depth = 1.0 - (0.55 - 0.4 * teeth) * max(0.0, 1.0 - opening / 7.0)
-    return np.asarray(image * np.clip(shade * depth, 0.1, 1.0)[..., None], np.float32)
+    return image * xp.clip(shade * depth, 0.1, 1.0)[..., None]

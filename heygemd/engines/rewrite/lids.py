@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.engines.rewrite.canvas import HOST, Canvas, Pixels
 from heygemd.engines.rewrite.lively import BODY_BOX
 from heygemd.engines.rewrite.window import Window
 from heygemd.faces import canon
@@ -25,17 +25,17 @@ RISE_PX, SWAY_PX = 0.9, 1.4
 """Canonical pixels by which breathing lifts the shoulders and swaying moves the top of the head, at most."""
 
 
-def close_lids(picture: Picture, matrix: canon.Affine, lids: tuple[Lids, Lids], closed: float) -> None:
+def close_lids(canvas: Canvas, picture: Pixels, matrix: canon.Affine, lids: tuple[Lids, Lids], closed: float) -> None:
     """Draw both upper lids down by `closed` (0..1) of the way, in place. `matrix`: canonical→picture."""
     for eye in lids:
-        _close(picture, matrix, eye, closed)
+        _close(canvas, picture, matrix, eye, closed)
 
 
-def _close(picture: Picture, matrix: canon.Affine, eye: Lids, closed: float) -> None:
+def _close(canvas: Canvas, picture: Pixels, matrix: canon.Affine, eye: Lids, closed: float) -> None:
     reach = eye.width / 2 + 6.0
     middle = eye.pupil[0] + eye.side * float(eye.arcs[0] + eye.arcs[1]) / 2
     rect = (middle - reach, eye.pupil[1] - 30.0, middle + reach, eye.pupil[1] + 18.0)
-    window = Window(matrix, rect, picture.shape)
+    window = Window(HOST, matrix, rect, picture.shape)  # an eye is small: only what is made of it goes to the canvas
     x, y = window.points()
     t = eye.along(x)
     top, bottom = eye.edges(t)
@@ -49,27 +49,26 @@ def _close(picture: Picture, matrix: canon.Affine, eye: Lids, closed: float) -> 
     # What comes down may not turn over: the map stays monotonous.
     power = np.minimum(GATHER, 0.9 * height / np.maximum(travel, 0.1))
     shift = travel * (1.0 - up) ** power
-    source = picture[window.slices].copy()
     px, py = window.pixels()
     a = matrix.astype(np.float32)
-    lid = cv2.remap(
-        picture,
-        px - a[0, 1] * shift,
-        py - a[1, 1] * shift,
-        cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    lid = canvas.cubic(picture, canvas.put(px - a[0, 1] * shift), canvas.put(py - a[1, 1] * shift))
     soft = max(0.7, 0.9 / canon.scale_of(matrix))
     cover = np.clip((edge + lashes - y) / soft + 0.5, 0.0, 1.0) * np.clip(travel / 0.5, 0.0, 1.0)
     # The lid throws a shadow on the eye.
     shade = 1.0 - 0.25 * np.exp(-np.maximum(y - edge - lashes, 0.0) / 2.0) * np.clip(travel / 2.0, 0.0, 1.0)
     shade = np.where(y < bottom, shade, 1.0)
-    picture[window.slices] = source * shade[..., None] + cover[..., None] * (lid - source * shade[..., None])
+    shaded = picture[window.slices] * canvas.put(shade[..., None])
+    picture[window.slices] = shaded + canvas.put(cover[..., None]) * (lid - shaded)
 
 
 def breathe(
-    picture: Picture, matrix: canon.Affine, frame: tuple[float, float, float, float], breath: float, sway: float
-) -> Picture:
+    canvas: Canvas,
+    picture: Pixels,
+    matrix: canon.Affine,
+    frame: tuple[float, float, float, float],
+    breath: float,
+    sway: float,
+) -> Pixels:
     """The picture with head and shoulders moved. `frame`: left, top, right, bottom of the whole source picture, in
     pixels of this one; nothing moves there, nor on the edge of BODY_BOX."""
     h, w = picture.shape[:2]
@@ -88,15 +87,9 @@ def breathe(
     scale = np.float32(canon.scale_of(matrix))
     dx = fade * (scale * np.float32(SWAY_PX * sway)) * np.clip((230.0 - y) / 230.0, 0.0, 1.3)
     dy = fade * (scale * np.float32(RISE_PX * breath)) * np.clip(0.55 + 0.45 * (y - 200.0) / 60.0, 0.55, 1.0)
-    fine = cv2.warpAffine(
-        np.stack([px + dx, py + dy], axis=-1),
-        np.array([[1 / COARSE, 0.0, 0.0], [0.0, 1 / COARSE, 0.0]]),
-        (w, h),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    out: Picture = cv2.remap(picture, fine, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return out
+    coarse = np.stack([px + dx, py + dy], axis=-1)
+    fine = canvas.sample(coarse, np.array([[COARSE, 0.0, 0.0], [0.0, COARSE, 0.0]]), (w, h))
+    return canvas.cubic(picture, fine)
 
 
 def _soft(t: NDArray[Any]) -> Picture:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.engines.rewrite.canvas import Canvas, Pixels
 from heygemd.engines.rewrite.inside import KEY_BOX
 from heygemd.faces import canon
 
@@ -37,11 +38,10 @@ def points() -> tuple[Picture, Picture]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def at(field: Picture, left: Picture, top: Picture, border: int) -> Picture:
-    """The small `field` at places so many canonical pixels right of and under KEY_BOX's corner."""
-    columns, rows = left / np.float32(STEP[0]) - 0.5, top / np.float32(STEP[1]) - 0.5
-    out: Picture = cv2.remap(field, columns, rows, cv2.INTER_LINEAR, borderMode=border)
-    return out
+def at(canvas: Canvas, field: Picture, left: Pixels, top: Pixels, *, beyond: bool) -> Pixels:
+    """The small `field` at places so many canonical pixels right of and under KEY_BOX's corner; `beyond` as in
+    `Canvas.linear`."""
+    return canvas.linear(canvas.put(field), left / STEP[0] - 0.5, top / STEP[1] - 0.5, beyond=beyond)
 
 
 def change(now: Picture, then: Picture, ring: Picture) -> Picture:

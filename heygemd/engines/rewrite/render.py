@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from heygemd.core.clip import Box, VideoInfo
 from heygemd.engines.base import Analysis, Patch, Region
 from heygemd.engines.rewrite import light
+from heygemd.engines.rewrite.canvas import HOST, Canvas, Pixels
 from heygemd.engines.rewrite.inside import KEY_BOX
 from heygemd.engines.rewrite.interior import Interior, pose
 from heygemd.engines.rewrite.lids import breathe, close_lids
@@ -45,10 +48,11 @@ class _Shot:
 
 
 class RewriteRenderer:
-    """Draws mouths. `analysis`, `motion`: from the analyser and from `drive`."""
+    """Draws mouths on a canvas. `analysis`, `motion`: from the analyser and from `drive`."""
 
-    def __init__(self, analysis: Analysis, motion: Analysis, video: VideoInfo) -> None:
+    def __init__(self, analysis: Analysis, motion: Analysis, video: VideoInfo, canvas: Canvas = HOST) -> None:
         arrays = analysis.arrays
+        self._canvas = canvas
         self._frame = (video.width, video.height)
         self._track = FaceTrack.from_arrays(arrays)
         self._shift = np.asarray(arrays["mouth_shift"], np.float64)
@@ -79,26 +83,35 @@ class RewriteRenderer:
         return box if box.width >= 8 and box.height >= 8 else None
 
     def render(self, regions: Sequence[Region]) -> list[Patch]:
-        return [self._mouth(region) if self._life is None else self._alive(region, self._life) for region in regions]
+        """Raises OutOfMemoryError."""
+        draw = self._speaking if self._life is None else self._alive
+        return [self._canvas.run(partial(draw, region)) for region in regions]
 
     def close(self) -> None:
         self._shots.clear()
 
-    def _alive(self, region: Region, life: Life) -> Patch:
+    def _speaking(self, region: Region) -> Patch:
+        image, mask = self._mouth(region, self._canvas.put(region.image))
+        return Patch(self._canvas.get(image), self._canvas.get(mask))
+
+    def _alive(self, region: Region) -> Patch:
         """The mouth, then the lids over the eyes, then all of it moved a little."""
-        picture = region.image.copy()
+        life, canvas = self._life, self._canvas
+        assert life is not None  # noqa: S101 - it is asked for only then
+        picture = canvas.copy(canvas.put(region.image))
         if self._speaks(region.index, region.source_index):
-            patch = self._mouth(region)
-            picture += patch.mask[..., None] * (patch.image - picture)
+            mouth, mask = self._mouth(region, picture)
+            picture += mask[..., None] * (mouth - picture)
         matrix = self._track.canonical[region.source_index].astype(np.float64)
         matrix[:, 2] -= region.box.x0, region.box.y0
         closed = float(life.blink[region.index])
         if life.lids is not None and closed > 0.01:
-            close_lids(picture, matrix, life.lids, closed)
+            close_lids(canvas, picture, matrix, life.lids, closed)
         x0, y0 = region.box.x0, region.box.y0
         edges = (-x0, -y0, self._frame[0] - 1 - x0, self._frame[1] - 1 - y0)
-        picture = breathe(picture, matrix, edges, float(life.breath[region.index]), float(life.sway[region.index]))
-        return Patch(np.clip(picture, 0.0, 255.0), np.ones(picture.shape[:2], np.float32))
+        breath, sway = float(life.breath[region.index]), float(life.sway[region.index])
+        picture = canvas.xp.clip(breathe(canvas, picture, matrix, edges, breath, sway), 0.0, 255.0)
+        return Patch(canvas.get(picture), np.ones(region.image.shape[:2], np.float32))
 
     def _speaks(self, index: int, source_index: int) -> bool:
         return int(self._track.shot[source_index]) in self._shots and self._strength(index, source_index) > 0.004
@@ -111,7 +124,8 @@ class RewriteRenderer:
         matrix = self._track.canonical[source_index].astype(np.float64)
         return np.hstack([matrix[:, :2], matrix[:, :2] @ self._shift[source_index][:, None] + matrix[:, 2:]])
 
-    def _mouth(self, region: Region) -> Patch:
+    def _mouth(self, region: Region, image: Pixels) -> tuple[Pixels, Pixels]:
+        """Picture and mask. `image`: the region's, on the canvas."""
         shot = self._shots[int(self._track.shot[region.source_index])]
         matrix = self._matrix(region.source_index)
         matrix[:, 2] -= region.box.x0, region.box.y0
@@ -119,28 +133,40 @@ class RewriteRenderer:
         per_pixel = canon.scale_of(matrix)
         warp = fields(shot.shape, opening, float(self._commands.width[region.index]), 1.2 + 1.6 / per_pixel)
         strength = self._strength(region.index, region.source_index)
+        outer = self._canvas.copy(image)
         gain: Picture | None = None
         if shot.reference:
             own = float(self._opening[region.source_index])
             jaw = jaw_drop(shot.shape, (1 - UPPER_SHARE) * (opening - own))
-            outer = _moved(region.image, matrix, np.stack([warp.dx, -jaw], axis=-1))
-            gain = self._put_lips(outer, shot, region.image, matrix, warp)
+            self._move(outer, image, matrix, np.stack([warp.dx, -jaw], axis=-1))
+            change = light.change(light.coarse(region.image, matrix), shot.coarse, shot.ring)
+            self._put_lips(outer, shot, matrix, warp, change)
+            gain = light.gain(change, shot.even)
         else:
             # Above the mouth one field holds, below the other; on the line itself both are hidden or zero.
             dy = np.where(warp.below_upper < warp.above_lower, warp.dy_upper, warp.dy_lower)
-            outer = _moved(region.image, matrix, np.stack([warp.dx, dy], axis=-1))
-            self._put_own_lips(outer, shot, region.image, matrix, warp)
+            self._move(outer, image, matrix, np.stack([warp.dx, dy], axis=-1))
+            self._put_own_lips(outer, shot, image, matrix, warp)
             if shot.shape.gap > 0 and opening < _SEALED:
-                _seal(outer, shot.shape, matrix, warp, 1.0 - opening / _SEALED)
+                self._seal(outer, shot.shape, matrix, warp, 1.0 - opening / _SEALED)
         if opening > 0.05:
             teeth = float(self._commands.teeth[region.index])
-            _put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel, gain)
-        window = Window(matrix, FIELD_BOX, region.image.shape)
-        mask = np.zeros(region.image.shape[:2], np.float32)
-        mask[window.slices] = _border(*window.points()) * np.float32(strength)
-        return Patch(np.clip(outer, 0.0, 255.0), mask)
+            self._put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel, gain)
+        xp = self._canvas.xp
+        window = Window(self._canvas, matrix, FIELD_BOX, outer.shape)
+        mask = xp.zeros_like(outer[..., 0])
+        mask[window.slices] = _border(xp, *window.points()) * strength
+        return xp.clip(outer, 0.0, 255.0), mask
 
-    def _put_own_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> None:
+    def _move(self, outer: Pixels, image: Pixels, matrix: canon.Affine, displacement: Picture) -> None:
+        """Each pixel from where the displacement (canonical pixels, on the grid) points."""
+        window = Window(self._canvas, matrix, FIELD_BOX, outer.shape)
+        a = matrix[:, :2].astype(np.float32)
+        moved = window.sample(np.ascontiguousarray(displacement @ a.T))
+        x, y = window.pixels()
+        outer[window.slices] = self._canvas.cubic(image, x + moved[..., 0], y + moved[..., 1])
+
+    def _put_own_lips(self, outer: Pixels, shot: _Shot, image: Pixels, matrix: canon.Affine, warp: Fields) -> None:
         """Lips again at full sharpness: around the line the two fields must not be mixed by interpolation."""
         shape = shot.shape
         tall = shape.gap + 24.0
@@ -150,110 +176,85 @@ class RewriteRenderer:
             shape.centre + 1.3 * shape.half,
             shape.c0 + tall + 14.0,
         )
-        window = Window(matrix, rect, image.shape)
-        dx, dy, _, _ = _displacement(window, warp)
+        window = Window(self._canvas, matrix, rect, outer.shape)
+        dx, dy = _displacement(window, warp)
         x, y = window.pixels()
-        a = matrix.astype(np.float32)
-        outer[window.slices] = cv2.remap(
-            image,
-            x + a[0, 0] * dx + a[0, 1] * dy,
-            y + a[1, 0] * dx + a[1, 1] * dy,
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        (a, b, _), (c, d, _) = matrix.astype(np.float32).tolist()
+        outer[window.slices] = self._canvas.cubic(image, x + a * dx + b * dy, y + c * dx + d * dy)
 
-    def _put_lips(self, outer: Picture, shot: _Shot, image: Picture, matrix: canon.Affine, warp: Fields) -> Picture:
+    def _put_lips(self, outer: Pixels, shot: _Shot, matrix: canon.Affine, warp: Fields, change: Picture) -> None:
         """The resting lips of the reference over the frame, opened, in the frame's light.
 
-        Returns how much brighter the skin is than in the reference, small, over KEY_BOX: (rows, columns, 3)."""
-        window = Window(matrix, KEY_BOX, image.shape)
-        dx, dy, _, _ = _displacement(window, warp)
+        `change`: how much brighter the skin is than in the reference, small, over KEY_BOX: (rows, columns, 3)."""
+        window = Window(self._canvas, matrix, KEY_BOX, outer.shape)
+        dx, dy = _displacement(window, warp)
         x, y = window.points()
         left, top = x + dx - KEY_BOX[0], y + dy - KEY_BOX[1]
-        change = light.change(light.coarse(image, matrix), shot.coarse, shot.ring)
-        fine = light.at(np.dstack([change, shot.mask]), left, top, cv2.BORDER_CONSTANT)
-        lips = cv2.remap(
-            shot.picture,
-            left * np.float32(shot.scale),
-            top * np.float32(shot.scale),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        fine = light.at(self._canvas, np.dstack([change, shot.mask]), left, top, beyond=False)
+        # Put there for each frame: a film has hundreds of shots, and they would all stay.
+        lips = self._canvas.linear(self._canvas.put(shot.picture), left * shot.scale, top * shot.scale)
         here = outer[window.slices]
         here += fine[..., 3:] * (lips + fine[..., :3] - here)
-        return light.gain(change, shot.even)
+
+    def _put_inside(
+        self,
+        outer: Pixels,
+        shot: _Shot,
+        matrix: canon.Affine,
+        warp: Fields,
+        opening: float,
+        teeth: float,
+        per_pixel: float,
+        gain: Picture | None,
+    ) -> None:
+        canvas, xp = self._canvas, self._canvas.xp
+        shape = shot.shape
+        rect = (
+            shape.centre - 1.2 * shape.half,
+            shape.c0 - opening - 8.0,
+            shape.centre + 1.2 * shape.half,
+            shape.c0 + opening + 8.0,
+        )
+        window = Window(canvas, matrix, rect, outer.shape)
+        edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
+        below, above = edges[..., 0], edges[..., 1]
+        # Zero on the line itself, so that closed lips and skin beyond the corners show none of it.
+        alpha = xp.clip(xp.minimum(below, above) * per_pixel, 0.0, 1.0)
+        x, y = window.points()
+        inner = pose(canvas, shot.interior, shape, x, y, below, above, opening, teeth)
+        if gain is not None:
+            inner *= light.at(canvas, gain, x - KEY_BOX[0], y - KEY_BOX[1], beyond=True)
+        here = outer[window.slices]
+        here += (alpha * min(1.0, opening / 1.5))[..., None] * (inner - here)
+
+    def _seal(self, outer: Pixels, shape: MouthShape, matrix: canon.Affine, warp: Fields, strength: float) -> None:
+        """Teeth that the warp left between closing lips, where it has the lips' edges a pixel or so off, become lip."""
+        rect = (shape.centre - 1.1 * shape.half, shape.c0 - 14.0, shape.centre + 1.1 * shape.half, shape.c0 + 22.0)
+        xp = self._canvas.xp
+        window = Window(self._canvas, matrix, rect, outer.shape)
+        edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
+        away = xp.abs(edges[..., 0] - edges[..., 1]) / 2
+        x, _ = window.points()
+        here = outer[window.slices]
+        lip = (xp.abs(edges[..., 1] + 0.5 * shape.lower) < 2.0) & (xp.abs(x - shape.centre) < 0.5 * shape.half)
+        if not lip.any():
+            return
+        # The lip's colour about there: with light from one side it is not the same all along.
+        soft = max(2.0, 0.3 * shape.half * canon.scale_of(matrix))
+        weight = xp.asarray(lip, dtype=xp.float32) * 0.98 + 1e-4
+        spread = self._canvas.blur(xp.dstack([here * weight[..., None], weight]), soft)
+        colour = spread[..., :3] / spread[..., 3:]
+        most = colour * (0.62 + 0.38 * xp.clip(away / 3.0, 0.0, 1.0))[..., None]
+        across = xp.clip((1.0 - xp.abs(x - shape.centre) / shape.half) / 0.15, 0.0, 1.0)
+        share = xp.exp(-0.5 * (away / 2.6) ** 2) * across * strength
+        here += share[..., None] * (xp.minimum(here, most) - here)
 
 
-def _displacement(window: Window, warp: Fields) -> tuple[Picture, Picture, Picture, Picture]:
-    """dx, dy, below_upper, above_lower at each pixel of a window, in canonical pixels."""
+def _displacement(window: Window, warp: Fields) -> tuple[Pixels, Pixels]:
+    """dx, dy at each pixel of a window, in canonical pixels."""
     four = window.sample(np.stack([warp.dy_upper, warp.dy_lower, warp.below_upper, warp.above_lower], axis=-1))
-    below, above = four[..., 2], four[..., 3]
-    return window.sample(warp.dx), np.where(below < above, four[..., 0], four[..., 1]), below, above
-
-
-def _put_inside(
-    outer: Picture,
-    shot: _Shot,
-    matrix: canon.Affine,
-    warp: Fields,
-    opening: float,
-    teeth: float,
-    per_pixel: float,
-    gain: Picture | None,
-) -> None:
-    shape = shot.shape
-    rect = (
-        shape.centre - 1.2 * shape.half,
-        shape.c0 - opening - 8.0,
-        shape.centre + 1.2 * shape.half,
-        shape.c0 + opening + 8.0,
-    )
-    window = Window(matrix, rect, outer.shape)
-    edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
-    below, above = edges[..., 0], edges[..., 1]
-    # Zero on the line itself, so that closed lips and skin beyond the corners show none of it.
-    alpha = np.clip(np.minimum(below, above) * np.float32(per_pixel), 0.0, 1.0)
-    x, y = window.points()
-    inner = pose(shot.interior, shape, x, y, below, above, opening, teeth)
-    if gain is not None:
-        inner *= light.at(gain, x - KEY_BOX[0], y - KEY_BOX[1], cv2.BORDER_REPLICATE)
-    here = outer[window.slices]
-    here += (alpha * np.float32(min(1.0, opening / 1.5)))[..., None] * (inner - here)
-
-
-def _seal(outer: Picture, shape: MouthShape, matrix: canon.Affine, warp: Fields, strength: float) -> None:
-    """Teeth that the warp left between closing lips, where it has the lips' edges a pixel or two off, become lip."""
-    rect = (shape.centre - 1.1 * shape.half, shape.c0 - 14.0, shape.centre + 1.1 * shape.half, shape.c0 + 22.0)
-    window = Window(matrix, rect, outer.shape)
-    edges = window.sample(np.stack([warp.below_upper, warp.above_lower], axis=-1))
-    away = np.abs(edges[..., 0] - edges[..., 1]) / 2
-    x, _ = window.points()
-    here = outer[window.slices]
-    lip = (np.abs(edges[..., 1] + 0.5 * shape.lower) < 2.0) & (np.abs(x - shape.centre) < 0.5 * shape.half)
-    if not lip.any():
-        return
-    # The lip's colour about there: with light from one side it is not the same all along.
-    soft = max(2.0, 0.3 * shape.half * canon.scale_of(matrix))
-    weight = lip.astype(np.float32) * 0.98 + 1e-4
-    spread = cv2.GaussianBlur(np.dstack([here * weight[..., None], weight]), (0, 0), soft)
-    colour = spread[..., :3] / spread[..., 3:]
-    most = colour * (0.62 + 0.38 * np.clip(away / 3.0, 0.0, 1.0))[..., None]
-    across = np.clip((1.0 - np.abs(x - shape.centre) / shape.half) / 0.15, 0.0, 1.0)
-    share = np.exp(-0.5 * (away / 2.6) ** 2) * across * np.float32(strength)
-    here += share[..., None] * (np.minimum(here, most) - here)
-
-
-def _moved(image: Picture, matrix: canon.Affine, displacement: Picture) -> Picture:
-    """The region, each pixel from where the displacement (canonical pixels, on the grid) points."""
-    out = image.copy()
-    window = Window(matrix, FIELD_BOX, image.shape)
-    a = matrix[:, :2].astype(np.float32)
-    moved = window.sample(np.ascontiguousarray(displacement @ a.T))
-    x, y = window.pixels()
-    out[window.slices] = cv2.remap(
-        image, x + moved[..., 0], y + moved[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return out
+    dy = window.canvas.xp.where(four[..., 2] < four[..., 3], four[..., 0], four[..., 1])
+    return window.sample(warp.dx), dy
 
 
 def _distance(shape: MouthShape) -> Picture:
@@ -275,8 +276,8 @@ def _ring(shape: MouthShape) -> Picture:
     return np.asarray(np.exp(-0.5 * ((d - 0.88) / 0.14) ** 2), np.float32)
 
 
-def _border(x: Picture, y: Picture) -> Picture:
+def _border(xp: Any, x: Pixels, y: Pixels) -> Pixels:
     """1 inside FIELD_BOX, feathered to 0 at its edge, where nothing is displaced."""
     x0, y0, x1, y1 = FIELD_BOX
-    edge = np.minimum(np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y))
-    return np.asarray(np.clip(edge / 8.0, 0.0, 1.0), np.float32)
+    edge = xp.minimum(xp.minimum(x - x0, x1 - x), xp.minimum(y - y0, y1 - y))
+    return xp.clip(edge / 8.0, 0.0, 1.0)

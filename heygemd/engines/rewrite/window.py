@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.engines.rewrite.canvas import Canvas, Pixels
 from heygemd.engines.rewrite.shape import FIELD_BOX, STEP
 from heygemd.faces import canon
 
-Picture = NDArray[np.float32]
 _TO_GRID = np.array([[1 / STEP, 0.0, -FIELD_BOX[0] / STEP], [0.0, 1 / STEP, -FIELD_BOX[1] / STEP]])
 
 
 class Window:
-    """The part of a region that a canonical rectangle covers."""
+    """The part of a region that a canonical rectangle covers, on the region's canvas."""
 
-    def __init__(self, matrix: canon.Affine, rect: tuple[float, float, float, float], shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, canvas: Canvas, matrix: canon.Affine, rect: tuple[float, float, float, float], shape: tuple[int, ...]
+    ) -> None:
+        self.canvas = canvas
         x0, y0, x1, y1 = rect
         corners = canon.apply(matrix, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]], np.float64))
         low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [shape[1] - 1, shape[0] - 1])
@@ -26,26 +28,17 @@ class Window:
         self.matrix = matrix.copy()
         self.matrix[:, 2] -= low
 
-    def pixels(self) -> tuple[Picture, Picture]:
+    def pixels(self) -> tuple[Pixels, Pixels]:
         """x and y of its pixels in the region."""
-        x = np.arange(self._size[0], dtype=np.float32)[None] + np.float32(self._low[0])
-        y = np.arange(self._size[1], dtype=np.float32)[:, None] + np.float32(self._low[1])
-        return x, y
+        x, y = self.canvas.places(*self._size)
+        return x + float(self._low[0]), y + float(self._low[1])
 
-    def points(self) -> tuple[Picture, Picture]:
+    def points(self) -> tuple[Pixels, Pixels]:
         """Canonical x and y of its pixels."""
-        back = canon.invert(self.matrix).astype(np.float32)
-        x = np.arange(self._size[0], dtype=np.float32)[None]
-        y = np.arange(self._size[1], dtype=np.float32)[:, None]
-        return back[0, 0] * x + back[0, 1] * y + back[0, 2], back[1, 0] * x + back[1, 1] * y + back[1, 2]
+        (a, b, c), (d, e, f) = canon.invert(self.matrix).astype(np.float32).tolist()
+        x, y = self.canvas.places(*self._size)
+        return a * x + b * y + c, d * x + e * y + f
 
-    def sample(self, grid: Picture) -> Picture:
+    def sample(self, grid: NDArray[np.float32]) -> Pixels:
         """A field of FIELD_BOX at each pixel."""
-        out: Picture = cv2.warpAffine(
-            grid,
-            canon.compose(self.matrix, canon.invert(_TO_GRID)),
-            self._size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return out
+        return self.canvas.sample(grid, canon.compose(self.matrix, canon.invert(_TO_GRID)), self._size)

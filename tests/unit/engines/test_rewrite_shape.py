@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from heygemd.engines.rewrite.canvas import HOST
 from heygemd.engines.rewrite.interior import painted, pose
 from heygemd.engines.rewrite.motion import commands
 from heygemd.engines.rewrite.shape import FIELD_BOX, STEP, MouthShape, fields, fit_shape
@@ -50,8 +51,8 @@ def test_teeth_hang_from_the_skull() -> None:
     inside = painted(CLOSED, skin, lip)
     y, x = (v.astype(np.float32) for v in np.mgrid[148:164, 118:138])
     far = np.full_like(x, 9.0)
-    small = pose(inside, CLOSED, x, y, far, far, 16.0, 0.5)
-    large = pose(inside, CLOSED, x, y, far, far, 20.0, 0.5)
+    small = pose(HOST, inside, CLOSED, x, y, far, far, 16.0, 0.5)
+    large = pose(HOST, inside, CLOSED, x, y, far, far, 20.0, 0.5)
     # The rows of the upper teeth are the same in any open mouth, but for the light.
     ratio = small[2:4] / large[2:4]
     assert ratio.std() < 0.02
@@ -65,7 +66,7 @@ def test_lips_that_part_little_hide_most_of_the_teeth_unless_it_hisses_or_smiles
     far = np.full_like(x, 9.0)
 
     def rows_of_teeth(shape: MouthShape, teeth: float) -> int:
-        light = pose(inside, shape, x, y, far, far, 9.0, teeth).mean(axis=(1, 2))
+        light = pose(HOST, inside, shape, x, y, far, far, 9.0, teeth).mean(axis=(1, 2))
         return int((light > 0.7 * light[0]).sum())
 
     assert rows_of_teeth(CLOSED, 0.0) < rows_of_teeth(CLOSED, 1.0)
@@ -77,7 +78,7 @@ def test_a_nearly_closed_mouth_is_dark_inside_unless_the_sound_shows_teeth() -> 
     inside = painted(CLOSED, skin, lip)
     y, x = (v.astype(np.float32) for v in np.mgrid[150:153, 118:138])
     far = np.full_like(x, 2.0)
-    vowel, hiss = (float(pose(inside, CLOSED, x, y, far, far, 2.0, teeth).mean()) for teeth in (0.0, 1.0))
+    vowel, hiss = (float(pose(HOST, inside, CLOSED, x, y, far, far, 2.0, teeth).mean()) for teeth in (0.0, 1.0))
     assert vowel < 0.8 * hiss
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from heygemd.engines.rewrite.canvas import HOST
 from heygemd.engines.rewrite.lids import close_lids
 from heygemd.faces import canon
 from heygemd.faces.eyes import Lids, eyes_of
@@ -78,7 +79,7 @@ def test_a_tilted_and_enlarged_head_has_the_same_lids(portrait: np.ndarray, lids
 
 def test_closed_eyes_are_passed_by(portrait: np.ndarray, lids: tuple[Lids, Lids]) -> None:
     asleep = portrait.astype(np.float32)
-    close_lids(asleep, MATRIX, lids, 1.0)
+    close_lids(HOST, asleep, MATRIX, lids, 1.0)
     assert eyes_of(np.clip(asleep, 0, 255).astype(np.uint8), MATRIX) in (
         "the eyes are closed or nearly so",
         "both eyes are not seen",
