@@ -212,6 +212,13 @@ class EngineSettings(Section):
     default: Annotated[str, Field(description="auto: wav2lip when a verified checkpoint is there, else rewrite")] = (
         "auto"
     )
+    rewrite_device: Annotated[
+        Literal["cpu", "auto"],
+        Field(
+            description="where rewrite warps. cpu: always on the CPU; auto: on scheduler.devices, so on a GPU where "
+            "there is one, which nobody has measured yet"
+        ),
+    ] = "cpu"
     checkpoint_dir: Annotated[
         str, Field(description="folder of the operator's checkpoints; empty = STATE/checkpoints")
     ] = ""

@@ -23,7 +23,7 @@ from heygemd.service.planning import BEST_BATCH
 from heygemd.service.setup import make_calibration, make_executor
 from heygemd.spool.layout import Layout
 from heygemd.spool.lock import daemon_lock
-from heygemd.work.choose import EngineChoice, checkpoint_id, choose_engine
+from heygemd.work.choose import EngineChoice, checkpoint_id, choose_engine, device_kinds_of
 from heygemd.work.item import ItemFolder
 from heygemd.work.local import LocalExecutor
 
@@ -100,7 +100,7 @@ def pass_of(choice: EngineChoice, wanted: Wanted, device: Device) -> Pass:
 
 def _targets(settings: Settings, choice: EngineChoice) -> list[Device]:
     """One device of each model that the engine can render on; the host where it knows no GPU."""
-    runs_on: tuple[str, ...] = getattr(choice.engine, "runs_on", ("cpu", "cuda"))
+    runs_on = device_kinds_of(choice.engine, ("cpu", "cuda"), settings.engines.rewrite_device)
     found = [device for device in devices(settings.scheduler) if device.model and device.kind in runs_on]
     found = found or [cpu_device(settings.scheduler)]
     return list({(device.kind, device.model): device for device in reversed(found)}.values())

@@ -144,6 +144,7 @@ def _item_receipt(item: ActiveItem, prepared: Prepared, result: dict[str, Any]) 
         "analysis": dict(prepared.summary),
         "frames_passed_through": sum(s["passed_frames"] for s in stats),
         "segments": len(item.plan.segments) if item.plan else 0,
+        "device": "+".join(sorted({s["device"] for s in stats if s.get("device")})),
         "batch": item.plan.batch if item.plan else None,
         "precision": item.plan.precision if item.plan else None,
         **(plan.coding if plan else prepared.coding).to_dict(),

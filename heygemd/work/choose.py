@@ -47,6 +47,16 @@ def choose_engine(wanted: str, default: str, checkpoint_dir: Path, checkpoint: P
     return _checked(load_engine(EMBEDDED), None, found.reason)
 
 
+def device_kinds_of(engine: LipSyncEngine, kinds: tuple[str, ...], rewrite_device: str) -> tuple[str, ...]:
+    """Of the device kinds that are offered, those that the engine renders on; its own where none is among them.
+
+    `rewrite_device`: as in the settings."""
+    if engine.name == EMBEDDED and rewrite_device == "cpu":
+        return ("cpu",)
+    runs_on: tuple[str, ...] = getattr(engine, "runs_on", kinds)  # an engine may know only one kind of device
+    return tuple(kind for kind in kinds if kind in runs_on) or runs_on
+
+
 def checkpoint_id(path: Path) -> str:
     """Eight characters that tell a file from others of its kind, for what is measured of it: from its length, its
     beginning and its end, because reading all of it would take as long as loading it."""

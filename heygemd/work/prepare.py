@@ -28,7 +28,7 @@ from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
-from heygemd.work.choose import checkpoint_id, choose_engine
+from heygemd.work.choose import checkpoint_id, choose_engine, device_kinds_of
 from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
 from heygemd.work.detector import make_detector
@@ -57,6 +57,7 @@ class PrepareRequest:
     face_detector_file: Path | None = None
     media: MediaSettings = field(default_factory=MediaSettings)
     cards: tuple[Card, ...] = ()
+    rewrite_device: str = "cpu"
 
 
 def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
@@ -126,7 +127,8 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     folder.save_arrays("cuts", {"cost": cut_cost(speech, choice.engine.mouth_speed(motion))})
     clock.lap("motion")
 
-    memory = memory_points(choice.engine, video, request.device_kinds, analysis)
+    kinds = device_kinds_of(choice.engine, request.device_kinds, request.rewrite_device)
+    memory = memory_points(choice.engine, video, kinds, analysis)
     on_card = any(point.device == "cuda" for point in memory)
     prepared = Prepared(
         video_path=str(request.video),
@@ -156,8 +158,6 @@ def memory_points(
 ) -> tuple[MemoryPoint, ...]:
     """The engine's prediction for every device kind, precision and batch."""
     variant = str(analysis.summary.get("variant", ""))
-    runs_on: tuple[str, ...] = getattr(engine, "runs_on", kinds)  # an engine may know only one kind of device
-    kinds = tuple(kind for kind in kinds if kind in runs_on) or runs_on
     region = analysis.summary.get("region") or (0, 0)
     pixels = int(region[0] * region[1])
     return tuple(

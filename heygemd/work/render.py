@@ -35,11 +35,12 @@ from heygemd.work.streams import Sink, prefetch, side_by_side
 
 @dataclass
 class SegmentStats:
-    """What one segment cost and did; goes to the journal and the receipt. `parameters`: of a card's encoder, a hash of
-    its parameter sets: segments can be joined where it is the same."""
+    """What one segment cost and did; goes to the journal and the receipt. `device`: cpu or cuda. `parameters`: of a
+    card's encoder, a hash of its parameter sets: segments can be joined where it is the same."""
 
     num_frames: int = 0
     passed_frames: int = 0
+    device: str = ""
     decoder: str = SOFTWARE
     parameters: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -104,7 +105,7 @@ class SegmentRenderer:
         target = self.folder.segment(segment.number)
         target.parent.mkdir(parents=True, exist_ok=True)
         temp = temp_name(target).with_suffix(".mp4")  # ffmpeg chooses the container by the name
-        stats = SegmentStats()
+        stats = SegmentStats(device="cpu" if self._card is None else "cuda")
         try:
             failpoint("render.begin")
             self._encode(segment, temp, batch, stats, report, coding)

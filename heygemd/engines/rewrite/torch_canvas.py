@@ -23,12 +23,14 @@ T = TypeVar("T")
 
 
 class TorchCanvas:
-    """`device`: cuda, cuda:N or cpu. Threads need not take turns: each has one region on the device at a time."""
+    """Threads need not take turns: each has one region on the device at a time."""
 
     xp: Any = torch
 
     def __init__(self, device: str) -> None:
+        """`device`: cuda, cuda:N or cpu. Raises OutOfMemoryError."""
         self.device = torch.device(device)
+        self.run(lambda: self.places(1, 1))  # opens the card: what that takes is there before the first frame
 
     def put(self, array: NDArray[Any]) -> Tensor:
         return torch.tensor(np.ascontiguousarray(array, np.float32), device=self.device)
@@ -69,7 +71,7 @@ class TorchCanvas:
             pass
         # Out here the traceback no longer holds the tensors, so that their memory is free when the ladder goes on.
         torch.cuda.empty_cache()
-        raise OutOfMemoryError(f"the region does not fit {self.device}")
+        raise OutOfMemoryError(f"a face does not fit {self.device}")
 
 
 def _at(picture: Tensor, x: Tensor, y: Tensor, mode: str, border: str) -> Tensor:
