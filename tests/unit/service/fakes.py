@@ -74,7 +74,7 @@ class FakeExecutor:
             segment = task.values["segment"]
             folder.segment(segment["number"]).write_bytes(b"segment")
             frames = segment["stop_frame"] - segment["first_frame"]
-            values |= {"num_frames": frames, "passed_frames": 0, "seconds": {"generate": 0.5}}
+            values |= {"num_frames": frames, "passed_frames": 0, "device": "cpu", "seconds": {"generate": 0.5}}
         else:
             (folder.result / "video.mp4").write_bytes(b"video")
             (folder.result / "sheet.jpg").write_bytes(b"sheet")

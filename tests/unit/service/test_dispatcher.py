@@ -61,6 +61,7 @@ def test_the_receipt_adds_up_the_stages(rig: Rig) -> None:
     rig.run()
     item = rig.door.delivered[0][3]["items"][0]
     assert item["stage_seconds"] == {"analyse": 1.0, "generate": 2.0}
+    assert item["device"] == "cpu"
     assert item["peak_mib"] == 5
 
 
