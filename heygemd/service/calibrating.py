@@ -17,7 +17,7 @@ from heygemd.core.settings import MediaSettings, SchedulerSettings
 from heygemd.core.task import Message, Task
 from heygemd.gpu.calibration import CalibrationStore
 from heygemd.service.active import ActiveItem
-from heygemd.service.planning import BEST_BATCH, ItemMemory
+from heygemd.service.planning import ItemMemory, best_batch
 from heygemd.service.tasks import seen_by_worker
 from heygemd.work.item import ItemFolder, Prepared
 
@@ -118,7 +118,7 @@ def pass_for(prepared: Prepared, kind: str, model: str, threads: int) -> Pass | 
         video.pix_fmt,
         video.bit_depth,
         (int(region[0]), int(region[1])),
-        batches_for(BEST_BATCH[kind]),
+        batches_for(best_batch(prepared.best_batch, kind)),
     )
     picture = replace(memory.picture, backward_frames=SOURCE_FRAMES)
     engine_bytes = {batch: prepared.predict(kind, precision, batch) for batch in BATCHES}

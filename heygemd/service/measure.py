@@ -19,11 +19,11 @@ from heygemd.core.plan import BATCHES
 from heygemd.engines.base import MemoryQuery
 from heygemd.gpu.devices import cpu_device, devices
 from heygemd.service.calibrating import Calibrating, Pass, in_words
-from heygemd.service.planning import BEST_BATCH
+from heygemd.service.planning import best_batch
 from heygemd.service.setup import make_calibration, make_executor
 from heygemd.spool.layout import Layout
 from heygemd.spool.lock import daemon_lock
-from heygemd.work.choose import EngineChoice, checkpoint_id, choose_engine, device_kinds_of
+from heygemd.work.choose import EngineChoice, best_batch_of, checkpoint_id, choose_engine, device_kinds_of
 from heygemd.work.item import ItemFolder
 from heygemd.work.local import LocalExecutor
 
@@ -84,7 +84,7 @@ def pass_of(choice: EngineChoice, wanted: Wanted, device: Device) -> Pass:
         "yuv420p",
         8,
         wanted.region,
-        batches_for(BEST_BATCH[device.kind]),
+        batches_for(best_batch(best_batch_of(engine), device.kind)),
     )
     pixels = wanted.region[0] * wanted.region[1]
     formula = {

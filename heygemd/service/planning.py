@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from heygemd.core.capacity import Device
@@ -25,7 +25,12 @@ from heygemd.core.settings import SchedulerSettings
 from heygemd.work.item import ItemFolder, Prepared
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
-"""Beyond it only memory grows (docs/scheduling.md)."""
+"""Beyond it only memory grows (docs/scheduling.md), unless the engine knows better."""
+
+
+def best_batch(known: Mapping[str, int], kind: str) -> int:
+    """`known`: what the engine says of itself."""
+    return known.get(kind, BEST_BATCH[kind])
 
 
 class ItemMemory:
@@ -145,7 +150,7 @@ def _offers(prepared: Prepared, devices: Sequence[Device]) -> tuple[DeviceOffer,
         for kind in {point.device for point in prepared.memory}
     }
     return tuple(
-        DeviceOffer(d.kind, d.budget_bytes, precisions[d.kind], BEST_BATCH[d.kind], d.slots)
+        DeviceOffer(d.kind, d.budget_bytes, precisions[d.kind], best_batch(prepared.best_batch, d.kind), d.slots)
         for d in devices
         if d.kind in precisions
     )

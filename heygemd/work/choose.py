@@ -57,6 +57,11 @@ def device_kinds_of(engine: LipSyncEngine, kinds: tuple[str, ...], rewrite_devic
     return tuple(kind for kind in kinds if kind in runs_on) or runs_on
 
 
+def best_batch_of(engine: LipSyncEngine) -> dict[str, int]:
+    """By device kind, the batch beyond which only memory grows, where the engine knows one."""
+    return dict(getattr(engine, "best_batch", {}))
+
+
 def checkpoint_id(path: Path) -> str:
     """Eight characters that tell a file from others of its kind, for what is measured of it: from its length, its
     beginning and its end, because reading all of it would take as long as loading it."""

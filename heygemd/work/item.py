@@ -60,6 +60,8 @@ class Prepared:
     summary: Mapping[str, Any]
     seconds: Mapping[str, float]
     coding: Coding = field(default_factory=Coding)
+    best_batch: Mapping[str, int] = field(default_factory=dict)
+    """By device kind, where the engine knows it: beyond it only memory grows."""
 
     def to_dict(self) -> dict[str, Any]:
         data = {key: getattr(self, key) for key in self.__dataclass_fields__}
@@ -72,6 +74,7 @@ class Prepared:
             "summary": dict(self.summary),
             "seconds": dict(self.seconds),
             "coding": self.coding.to_dict(),
+            "best_batch": dict(self.best_batch),
         }
         return data
 

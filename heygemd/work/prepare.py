@@ -28,7 +28,7 @@ from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
-from heygemd.work.choose import checkpoint_id, choose_engine, device_kinds_of
+from heygemd.work.choose import best_batch_of, checkpoint_id, choose_engine, device_kinds_of
 from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
 from heygemd.work.detector import make_detector
@@ -144,6 +144,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         phones=spoken.phones,
         language=spoken.language,
         memory=memory,
+        best_batch=best_batch_of(choice.engine),
         summary={**analysis.summary, **motion.summary, **_checkpoint_facts(choice.checkpoint)},
         seconds=clock.laps,
         coding=choose_coding(request.media, request.video, video, request.options, request.cards, on_card=on_card),

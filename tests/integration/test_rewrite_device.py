@@ -88,6 +88,7 @@ def test_the_plan_is_for_the_card(folder: ItemFolder) -> None:
     prepared = folder.load_prepared()
     plan = plan_item(prepared, folder, [CPU, CARD], SchedulerSettings())
     assert (plan.device_kind, plan.precision) == ("cuda", "float32")
+    assert plan.batch == 8, "more would only take the host's RAM"
     assert 600 < plan.predicted_bytes / 2**20 < 800
     analysis = Analysis({}, prepared.summary)
     both = memory_points(load_engine("rewrite"), prepared.video, ("cpu", "cuda"), analysis)
