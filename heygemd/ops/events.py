@@ -181,6 +181,13 @@ _EVENTS = (
         "job {job} begins again with encoder {encoder}: {reason}",
         ("job", "encoder", "reason"),
     ),
+    Event(
+        "job.blocked",
+        "warning",
+        "job {job} cannot go on for now: {reason}",
+        ("job", "reason"),
+        ("error", "path"),
+    ),
     Event("job.waiting", "info", "job {job} waits: {reason}", ("job", "reason"), ("error", "path")),
     Event(
         "job.assembled",

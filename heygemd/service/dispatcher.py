@@ -301,15 +301,13 @@ class Dispatcher:
             # The result exists; only its way out is blocked. Never give up on it.
             active.attempts += 1
             active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * 2 ** min(active.attempts, 8))
-            self._log(
-                "job.waiting", **active.job.log_context(), reason="its result cannot be delivered now", error=error
-            )
+            self._tell_wait("job.blocked", active, "its result cannot be delivered", error)
 
     def _step_aside(self, active: ActiveJob, error: HeygemdError, now: float) -> None:
         """Inputs may stay busy for hours: the next job gets its place, and it tells why it waits."""
         self._admission.release(active.job.id)
         active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * active.attempts)
-        self._tell_wait(active, "its inputs cannot be copied now", error)
+        self._tell_wait("job.blocked", active, "its inputs cannot be copied", error)
 
     def _no_room(self, active: ActiveJob, error: DiskFullError, now: float) -> None:
         """Another job that ends makes room, so it must go on; only where none is at work does the queue wait."""
@@ -318,13 +316,13 @@ class Dispatcher:
         if not others:
             self.pauses.pause(error.message, for_seconds=_PAUSE_SECONDS)
         else:
-            self._tell_wait(active, "there is no room for its work files", error)
+            self._tell_wait("job.waiting", active, "there is no room for its work files", error)
 
-    def _tell_wait(self, active: ActiveJob, reason: str, error: HeygemdError) -> None:
+    def _tell_wait(self, event: str, active: ActiveJob, reason: str, error: HeygemdError) -> None:
         """Once for each cause."""
         if active.waits_for != error.message:
             active.waits_for = error.message
-            self._log("job.waiting", **active.job.log_context(), reason=reason, error=error)
+            self._log(event, **active.job.log_context(), reason=f"{reason}: {error.message}", error=error)
 
     # ---- the end of a job ----
 

@@ -41,7 +41,7 @@ def active(
     idle = not paused_reason and not devices
     if idle and (problem or active.lacks) and job.state in (JobState.PREPARING, JobState.RENDERING):
         reason = f"it waits: {problem or active.lacks}"
-    if active.waits_for and not paused_reason and job.state is JobState.STAGING:
+    if active.waits_for and not paused_reason and job.state in (JobState.STAGING, JobState.PUBLISHING):
         reason = f"it waits: {active.waits_for}"
     eta = active.eta_seconds(now)
     frames = sum(item.prepared.num_frames for item in active.items if item.prepared is not None)

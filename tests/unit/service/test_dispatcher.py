@@ -211,6 +211,17 @@ def test_a_share_that_is_away_while_delivering_costs_nothing(rig: Rig) -> None:
     assert len(rig.door.delivered) == 1
 
 
+def test_a_result_that_the_share_refuses_is_told_once_with_its_cause(rig: Rig) -> None:
+    rig.door.deliver_errors = [errors.InputBusyError("outbox: Permission denied")] * 4
+    rig.submit()
+    rig.run(rounds=3000, step_seconds=5.0)
+    (told,) = [fields["reason"] for name, fields in rig.events if name == "job.blocked"]
+    assert told == "its result cannot be delivered: outbox: Permission denied"
+    shown = [str(view["reason"]) for view in rig.door.views["job"]]
+    assert "it waits: outbox: Permission denied" in shown, "the status file says why"
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+
+
 def test_an_input_that_vanished_is_no_failure(rig: Rig) -> None:
     rig.door.stage_errors = [InputGoneError("v.mp4 was taken away")]
     job = rig.submit()
@@ -233,7 +244,7 @@ def test_an_input_that_stays_busy_gives_its_place_to_others_and_says_why(rig: Ri
     good = rig.submit("good")
     rig.run(rounds=1000, enough=lambda: bool(rig.dispatcher.ended))
     assert [job.id for job in rig.dispatcher.ended] == [good.id]
-    told = [fields["error"].message for name, fields in rig.events if name == "job.waiting"]
+    told = [fields["error"].message for name, fields in rig.events if name == "job.blocked"]
     assert "v.mp4 of stuck-0 is held" in told and len(set(told)) == len(told), "each once"
     assert rig.dispatcher.views()[stuck[0].name]["reason"] == f"it waits: v.mp4 of {stuck[0].name} is held"
     rig.door.busy = {}
