@@ -63,6 +63,8 @@ def run(
     """Render one job here and now, with a progress bar."""
     if output is None:
         raise UsageError("-o is missing: where shall the result go?", remedy="Add `-o OUT.mp4`.")
+    if output.suffix.lower() != ".mp4":
+        raise UsageError(f"-o {output}: the result is an MP4", remedy="Let its name end in .mp4.")
     existing_file(video, "VIDEO")
     audio, text = speech_of(audio, text)
     options = parse_options(option, engine)

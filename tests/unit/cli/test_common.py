@@ -63,6 +63,7 @@ def test_global_options_may_stand_anywhere() -> None:
         (["status", "--root"], "--root needs a value"),
         (["retry"], "missing argument 'JOB'"),
         (["web", "--prot", "1"], "did you mean --port?"),
+        (["run", "v.mp4", "a.wav", "-o", "o.mp3"], "Let its name end in .mp4."),
         (["submit", "v.mp4", "a.wav", "--priority", "high"], "--priority: must be a valid integer"),
     ],
 )
