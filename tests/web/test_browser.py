@@ -341,7 +341,7 @@ def test_the_microphone(page: Page) -> None:
     expect(ready.locator(".words")).to_contain_text(re.compile(r"[12] s"))
 
 
-def test_only_with_the_keyboard(page: Page) -> None:
+def test_only_with_the_keyboard(page: Page, clips: Path) -> None:
     reached = []
     for _ in range(20):
         page.keyboard.press("Tab")
@@ -351,6 +351,12 @@ def test_only_with_the_keyboard(page: Page) -> None:
     assert reached[0] == "Skip to the content"
     for wanted in ("Make a video", "Batch", "My videos", "file", "radio", "Options"):
         assert wanted in reached, reached
+    page.locator("#make input[type=file]").first.focus()
+    for key in ("Space", "Enter"):
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press(key)
+    chooser.value.set_files(clips / "greeting.wav")
+    expect(page.locator("#make .file .words")).to_contain_text("cannot be used here")
     page.get_by_role("link", name="Skip to the content").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.id") == "main"

@@ -22,6 +22,12 @@ export function dropZone({ role, many, label, me, onfiles }) {
       onfiles([...input.files]);
       input.value = "";
     },
+    // As on any button: browsers differ on whether Enter opens the dialog, or would send the form.
+    onkeydown: (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      input.click();
+    },
   });
   const zone = h(
     "label.drop",
