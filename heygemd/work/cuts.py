@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from heygemd.engines.base import SPEECH_RATE, Speech
 
 Floats = NDArray[np.float32]
+_FRAMES_AT_ONCE = 4096
 
 
 def cut_cost(speech: Speech, mouth_speed: Floats | None) -> Floats:
@@ -24,11 +25,16 @@ def cut_cost(speech: Speech, mouth_speed: Floats | None) -> Floats:
 
 def loudness(speech: Speech) -> Floats:
     """(num_frames,): RMS of the speech around each frame's start."""
-    power = np.concatenate([[0.0], np.cumsum(np.square(speech.samples, dtype=np.float64))])
     centre = (np.arange(speech.num_frames) * float(SPEECH_RATE / speech.fps)).astype(np.int64)
     first, stop = (np.clip(centre + side * SPEECH_RATE // 20, 0, len(speech.samples)) for side in (-1, 1))
-    mean: NDArray[np.float64] = (power[stop] - power[first]) / np.maximum(1, stop - first)
-    return np.sqrt(mean).astype(np.float32)
+    found = np.zeros(speech.num_frames, np.float32)
+    for begin in range(0, speech.num_frames, _FRAMES_AT_ONCE):  # hours of sums would be gigabytes
+        block = slice(begin, begin + _FRAMES_AT_ONCE)
+        start, end = int(first[block].min()), int(stop[block].max())
+        power = np.concatenate([[0.0], np.cumsum(np.square(speech.samples[start:end], dtype=np.float64))])
+        total = power[stop[block] - start] - power[first[block] - start]
+        found[block] = np.sqrt(total / np.maximum(1, stop[block] - first[block]))
+    return found
 
 
 def _around(values: Floats) -> Floats:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -84,8 +84,8 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         report("speech", 0, 1)
         failpoint("prepare.speech")
         spoken = hearing.result()
-    samples = spoken.samples
-    speech_seconds = Fraction(len(samples), SPEECH_RATE)
+    del hearing  # it holds the samples, too
+    speech_seconds = Fraction(len(spoken.samples), SPEECH_RATE)
     if speech_seconds > limits.max_speech_seconds:
         raise LimitError(
             f"the speech lasts {float(speech_seconds):.0f} s; the limit is {limits.max_speech_seconds:.0f} s"
@@ -120,7 +120,8 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     if request.options.tail == "keep":
         num_frames = max(num_frames, len(table.constant_rate(video.fps)))
     report("motion", 0, 1)
-    speech = Speech(_padded(samples, num_frames, video.fps), num_frames, video.fps, spoken.phones, spoken.language)
+    spoken = replace(spoken, samples=_padded(spoken.samples, num_frames, video.fps))  # hours of them: not twice
+    speech = Speech(spoken.samples, num_frames, video.fps, spoken.phones, spoken.language)
     motion = choice.engine.drive(speech, analysis, request.options)
     failpoint("prepare.motion")
     folder.save_arrays("motion", motion.arrays)
@@ -230,7 +231,7 @@ def _own_speech(
 
 def _padded(samples: NDArray[np.float32], num_frames: int, fps: Fraction) -> NDArray[np.float32]:
     missing = int(num_frames / fps * SPEECH_RATE) - len(samples)
-    return np.pad(samples, (0, max(0, missing)))
+    return samples if missing <= 0 else np.pad(samples, (0, missing))
 
 
 class _Clock:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 
 from heygemd.core.plan import PlanRequest, cut
 from heygemd.engines.base import SPEECH_RATE, Analysis, Speech, engine_names, load_engine
+from heygemd.work import cuts
 from heygemd.work.cuts import cut_cost, loudness
 
 FRAMES = 250
@@ -55,6 +57,16 @@ def test_silence_and_stillness_cost_nothing_and_all_costs_are_bounded() -> None:
     assert lively.shape == (FRAMES,) and lively.dtype == np.float32
     assert lively.min() >= 0 and lively.max() <= 2.0
     assert loudness(speech()).shape == (FRAMES,)
+
+
+def test_hours_of_speech_are_summed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = speech((50, 90), (240, FRAMES))
+    whole = loudness(said)
+    for frames in (1, 7, FRAMES - 1):
+        monkeypatch.setattr(cuts, "_FRAMES_AT_ONCE", frames)
+        np.testing.assert_allclose(loudness(said), whole, atol=1e-6)
+    short = Speech(said.samples[: SPEECH_RATE // 2], FRAMES, Fraction(25))
+    assert loudness(short)[20:].max() == 0.0, "behind the end of the speech it is silent"
 
 
 def test_every_engine_says_when_its_mouth_moves() -> None:
