@@ -333,6 +333,14 @@ _EVENTS = (
         ("reason",),
         "failure",
     ),
+    Event(
+        "status.failed",
+        "warning",
+        "what users see in {path} is no longer true, it cannot be written: {error}",
+        ("path", "error"),
+        (),
+        "failure",
+    ),
     Event("metrics.failed", "warning", "metrics could not be written: {error}", ("error",), ("path",), "failure"),
     # the web page
     Event("web.started", "info", "the web page answers at {url}", ("url",)),

@@ -95,7 +95,7 @@ class Daemon:
         self._notifier = Notifier(settings.service.notify_hosts, log)
         self._housekeeping = Housekeeping(settings, layout, journal, self._calls, log)
         self._inbox = Inbox(layout, settings.inbox, settings.limits)
-        self._telemetry = Telemetry(figures, layout, self._calls)
+        self._telemetry = Telemetry(figures, layout, self._calls, log)
         self._hint = threading.Event()
         self._watch = Watch(layout.inbox, self._hint.set, wanted=settings.inbox.watch)
         self._next_scan_seconds = 0.0  # monotonic

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from heygemd.core.errors import HeygemdError
+from heygemd.core.errors import HeygemdError, ShareAwayError
 from heygemd.core.job import JobState
 from heygemd.files import explained, write_json
 from heygemd.ops.exposition import CAUSES, Figures
@@ -23,7 +23,16 @@ _LONG = "heygemd_events_total"
 class Telemetry:
     """Called from the loop; `step` when the daemon is well enough to come so far."""
 
-    def __init__(self, figures: Figures, layout: Layout, calls: Calls, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        figures: Figures,
+        layout: Layout,
+        calls: Calls,
+        log: Callable[..., None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._log = log
+        self._told: str | None = None
         self._figures = figures
         self._layout = layout
         self._calls = calls
@@ -62,7 +71,7 @@ class Telemetry:
         self._devices(dispatcher)
         if now >= self._next_share_seconds:
             self._next_share_seconds = now + _SHARE_SECONDS
-            self._calls.start("figures", partial(self._write, self._document()), _ignore)
+            self._calls.start("figures", partial(self._write, self._document()), self._written)
 
     def close(self) -> None:
         """The daemon ends, or stands by while another one works: what it saw last is no longer so."""
@@ -94,6 +103,9 @@ class Telemetry:
         with explained("figures on the share"):
             write_json(self._layout.figures, document, durable=False)
 
-
-def _ignore(_value: Any, _error: HeygemdError | None) -> None:
-    """They only inform; an absent share is told by the scan."""
+    def _written(self, _value: Any, error: HeygemdError | None) -> None:
+        """It only informs, and an absent share is told by the scan; but whoever looks must not see yesterday's."""
+        why = None if error is None or isinstance(error, ShareAwayError) else error.message
+        if why is not None and self._told is None:
+            self._log("status.failed", path=str(self._layout.status), error=error)
+        self._told = why

@@ -37,12 +37,14 @@ def active(
 ) -> dict[str, Any]:
     """`problem`: why nothing can render now."""
     job = active.job
+    then = "nothing to do"
     reason = f"the queue is paused: {paused_reason}" if paused_reason else _REASONS.get(job.state, "")
     idle = not paused_reason and not devices
     if idle and (problem or active.lacks) and job.state in (JobState.PREPARING, JobState.RENDERING):
         reason = f"it waits: {problem or active.lacks}"
     if active.waits_for and not paused_reason and job.state in (JobState.STAGING, JobState.PUBLISHING):
         reason = f"it waits: {active.waits_for}"
+        then = "give the daemon access; it goes on by itself"
     eta = active.eta_seconds(now)
     frames = sum(item.prepared.num_frames for item in active.items if item.prepared is not None)
     return _view(
@@ -56,7 +58,7 @@ def active(
         devices=list(devices),
         items=[{"name": i.item.name, "percent": round(100 * i.fraction, 1)} for i in active.items],
         reason=reason,
-        next_action="nothing to do",
+        next_action=then,
     )
 
 
