@@ -130,6 +130,7 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     page.evaluate(NOTE_PROGRESS)
     start.click()
     panel = page.locator(".panel")
+    expect(panel).to_be_focused()
     chip = panel.locator(".chip")
     expect(chip).to_have_text(re.compile("^(done|failed)$"))
     assert chip.inner_text() == "done", panel.inner_text()
@@ -251,9 +252,10 @@ def test_a_batch(page: Page, clips: Path) -> None:
     zip_link = page.get_by_role("link", name="Download all as zip")
     one = rows.filter(has_text="one.png")  # one slot renders: it still waits behind the first
     expect(one.locator(".chip")).to_have_text(re.compile("waiting|copying|preparing|rendering"))
-    one.get_by_role("button", name="Cancel").click()
+    one.get_by_role("button", name="Cancel").press("Enter")
     expect(one.locator(".chip")).to_have_text("cancelled")
-    one.get_by_role("button", name="Try again").click()
+    expect(one.get_by_role("button", name="Try again")).to_be_focused()
+    one.get_by_role("button", name="Try again").press("Enter")
     failed = rows.filter(has_text="nobody")
     expect(failed.locator(".chip")).to_have_text("failed")
     expect(failed.locator(".error")).to_contain_text("What to do")
@@ -357,6 +359,7 @@ def test_only_with_the_keyboard(page: Page, clips: Path) -> None:
             page.keyboard.press(key)
     chooser.value.set_files(clips / "greeting.wav")
     expect(page.locator("#make .file .words")).to_contain_text("cannot be used here")
+    expect(page.get_by_role("button", name="Remove greeting.wav")).to_be_focused()
     page.get_by_role("link", name="Skip to the content").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.id") == "main"

@@ -129,6 +129,13 @@ function actions(job, jobs, place, extra = []) {
   return [button("cancel", job, () => jobs.act(job, "cancel"))];
 }
 
+// The keyboard's place stays among the buttons when others take their place.
+function refill(place, buttons) {
+  const focused = place.contains(document.activeElement);
+  place.replaceChildren(...buttons);
+  if (focused) buttons[0].focus();
+}
+
 // What every view of a job shares: a chip, a bar, words; `update` changes only what differs.
 class Progress {
   constructor(job) {
@@ -158,7 +165,7 @@ export class Panel {
   constructor(name, jobs) {
     this.name = name;
     this.jobs = jobs;
-    this.element = h("article.card.panel", { "aria-live": "off" });
+    this.element = h("article.card.panel", { "aria-live": "off", tabIndex: -1 });
     this.state = null;
     this.listen = () => this.update();
     jobs.addEventListener("change", this.listen);
@@ -178,7 +185,7 @@ export class Panel {
     this.progress.update(job);
     if (this.state === job.state) return;
     this.state = job.state;
-    this.acts.replaceChildren(...actions(job, this.jobs, this.link));
+    refill(this.acts, actions(job, this.jobs, this.link));
     if (job.state === "done") this.media.replaceChildren(players(job));
     else this.media.replaceChildren();
   }
@@ -217,7 +224,7 @@ class Row {
     if (job.source?.poster) this.thumb.replaceChildren(h("img", { src: address(`api/uploads/${job.source.id}/poster`), alt: "", loading: "lazy" }));
     else this.thumb.replaceChildren(picture ? h("img", { src: picture, alt: "", loading: "lazy" }) : h("span.blank"));
     this.play = button("play", job, () => this.toggle(), ".primary");
-    this.acts.replaceChildren(...actions(job, this.jobs, this.link, [this.play]));
+    refill(this.acts, actions(job, this.jobs, this.link, [this.play]));
     this.close();
   }
 

@@ -118,6 +118,7 @@ export class Make {
       const panel = new Panel(jobs[0], this.jobs);
       this.panels.prepend(panel.element);
       this.jobs.soon();
+      panel.element.focus({ preventScroll: true }); // the button that had it is disabled for a moment
       panel.element.scrollIntoView({ behavior: "smooth", block: "nearest" });
     } catch (error) {
       toast(errorLine(error));

@@ -222,6 +222,7 @@ export class Slot {
       if (upload.id && this.key) sessionStorage.setItem(this.key, upload.id);
       this.onchange(upload);
     });
+    const focused = this.element.contains(document.activeElement);
     this.zone.hidden = true;
     this.earlier.hidden = true;
     const onremove = () => {
@@ -230,6 +231,7 @@ export class Slot {
       this.zone.querySelector("input").focus();
     };
     this.place.replaceChildren(fileCard(upload, { onremove, onface: this.onface }));
+    if (focused) this.place.querySelector(".icon-button").focus(); // what had it is hidden now
     this.onchange(upload);
   }
 
