@@ -20,6 +20,7 @@ Action = Literal["retry", "smaller", "split", "alone", "software", "pause", "fai
 
 _ENCODER_TRIES = 2
 _ENCODER_WAIT_SECONDS = 5.0
+_DEVICE_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ def decide(error: HeygemdError, *, attempt: int, max_attempts: int, rung: Rung |
         return _down(rung)
     if attempt >= max_attempts:
         return Decision("fail")
+    if isinstance(error, WorkerDiedError) and error.details.get("device_failed"):
+        # A driver's reset takes seconds, and so does it until NVML is read again and says that the card is away.
+        return Decision("retry", _DEVICE_WAIT_SECONDS * attempt)
     if rung is not None and not rung.alone and attempt > 1 and was_killed(error):
         # Killed twice: on a CPU that is how the kernel's out-of-memory killer looks. One careful try.
         return Decision("alone", 1.0)

@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+DEVICE_FAILED_EXIT = 70
+"""With which a worker ends whose GPU or driver has failed beneath it: CUDA gives nothing more to that process."""
+
 TaskKind = Literal["hello", "prepare", "calibrate", "render", "finish"]
 
 

@@ -206,7 +206,9 @@ class Fleet:
 
     def strike(self, device: str, job_id: str, now: float) -> None:
         """A worker died there. Several jobs in a row without a success, and the device is set aside for a while; never
-        the last one."""
+        the last one. On a GPU its idle fellows go, too: where the driver was reset, none of them works any more."""
+        if any(d.name == device and d.kind == "cuda" for d in self._configured):
+            self.start_fresh(device)
         jobs = self._strikes.setdefault(device, set())
         jobs.add(job_id)
         others = [d for d in self.renders if d.name != device]

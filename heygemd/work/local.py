@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from heygemd.core.capacity import Device
 from heygemd.core.errors import CancelledError, WorkerDiedError
 from heygemd.core.memory import GROUPS_AT_ONCE
-from heygemd.core.task import Message, Task
+from heygemd.core.task import DEVICE_FAILED_EXIT, Message, Task
 
 WORKER_COMMAND = (sys.executable, "-m", "heygemd.work.worker")
 
@@ -195,15 +195,20 @@ class LocalExecutor:
             return None
         if reason == "cancelled":
             return Message("failed", task.id, CancelledError("cancelled while it ran").to_dict())
+        device_failed = code == DEVICE_FAILED_EXIT
         if reason == "hung":
             text = f"the worker was silent for {self._heartbeat_timeout_seconds:.0f} s and was ended"
         elif code < 0:
             text = f"the worker was ended by signal {signal.Signals(-code).name}"
+        elif device_failed and worker.stderr_tail:
+            text = f"the device failed beneath the worker: {worker.stderr_tail[-1][:300]}"
         else:
             text = f"the worker ended with exit code {code}"
         # The signal is told only where it was not ours: SIGKILL from outside is how the out-of-memory killer looks.
         killed_by = signal.Signals(-code).name if code < 0 and worker.ending is None else None
-        error = WorkerDiedError(text, stderr="\n".join(worker.stderr_tail)[-4000:], signal=killed_by)
+        error = WorkerDiedError(
+            text, stderr="\n".join(worker.stderr_tail)[-4000:], signal=killed_by, device_failed=device_failed
+        )
         return Message("failed", task.id, error.to_dict())
 
     def _end_hung_and_idle(self) -> None:

@@ -16,14 +16,14 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from heygemd.core.coding import Card, Coding
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
 from heygemd.core.options import Options
 from heygemd.core.plan import Plan, Segment
 from heygemd.core.settings import LimitSettings, MediaSettings, ProvenanceSettings
-from heygemd.core.task import Message, Task
+from heygemd.core.task import DEVICE_FAILED_EXIT, Message, Task
 from heygemd.engines import warm
 from heygemd.failpoints import failpoint
 from heygemd.files import explain
@@ -76,6 +76,8 @@ class Worker:
         except OSError as error:
             answer = Message("failed", task.id, explain(error, f"{task.kind} in the work folder").to_dict())
         except Exception as error:  # noqa: BLE001 - the worker's boundary: whatever it was, the daemon must hear of it
+            if device_failed(error):
+                _end_without_answer(error)
             answer = Message("failed", task.id, _unexpected(error).to_dict())
         else:
             values |= {"seconds_total": round(time.monotonic() - started, 3), "peak_bytes": self._meter.peak_bytes}
@@ -204,6 +206,30 @@ def _unexpected(error: Exception) -> HeygemdError:
     if type(error).__name__ == "OutOfMemoryError" or _no_room(str(error)):  # torch's, without importing torch
         return OutOfMemoryError(f"the device is out of memory: {str(error).splitlines()[0]}")
     return RenderError(f"{type(error).__name__}: {error}", traceback=text)
+
+
+def device_failed(error: Exception) -> bool:
+    """Whether the GPU or its driver is at fault: reset, fallen off the bus, a kernel that crashed. CUDA gives nothing
+    more to a process that has seen one of these, so neither this task nor the next could be rendered here."""
+    message = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or _no_room(message):
+        return False
+    return type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and any(words in message for words in _DEVICE_WORDS)
+    )
+
+
+_DEVICE_WORDS = ("CUDA error", "CUDA driver error", "CUDA unknown error", "No CUDA GPUs are available",
+                 "CUDNN_STATUS_", "CUBLAS_STATUS_")  # fmt: skip
+
+
+def _end_without_answer(error: Exception) -> NoReturn:
+    """The executor says that the worker died, so the segment is tried again, elsewhere if there is an elsewhere. In the
+    manner of a crash: the driver may keep whoever closes its context in order waiting for ever."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    text = "".join(traceback.format_exception(error))[-8000:]
+    print(f"{text}\n{type(error).__name__}: {said}", file=sys.stderr, flush=True)  # noqa: T201 - kept as evidence
+    os._exit(DEVICE_FAILED_EXIT)
 
 
 def _no_room(message: str) -> bool:

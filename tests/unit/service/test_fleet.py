@@ -87,6 +87,15 @@ def test_a_worker_that_died_keeps_nothing() -> None:
     assert rig.executor.evicted == []
 
 
+def test_after_a_death_on_a_card_the_next_try_gets_a_new_process() -> None:
+    rig = Rig(CARD, TWIN)
+    rig.run("a", 400)
+    rig.fleet.strike("cuda:0", "b", 0.0)
+    assert rig.executor.evicted == ["cuda:0"], "a driver that was reset has spoilt those that waited, too"
+    rig.fleet.strike(HOST.name, "b", 0.0)
+    assert rig.executor.evicted == ["cuda:0"], "where no driver is, they are as good as before"
+
+
 def test_a_co_tenant_shrinks_the_budget_and_a_lost_card_is_told() -> None:
     rig = Rig(CARD, TWIN)
     rig.watch.next = [Device("cuda:0", "cuda", 1000, 300, 2)], {"cuda:1": "the driver does not list it any more"}
