@@ -69,9 +69,17 @@ class CalibrationStore:
         self._save()
 
     def timed(self, key: SpeedKey, seconds: float, frames: int) -> None:
-        """Take in how long something took."""
+        """Take in how long something took. The first of its kind is written at once: until then estimates elsewhere
+        (`heygemd plan`, the web page) guess, and there may be nothing to write for hours."""
+        first = not self._measured(key)
         self.speeds = self.speeds.timed(key, seconds, frames)
         self._save_later()
+        if first and self._changed and self._measured(key):
+            self._save()
+
+    def _measured(self, key: SpeedKey) -> bool:
+        known = self.speeds.seconds_a_frame(key)
+        return known is not None and known[1] > 0
 
     def close(self) -> None:
         if self._changed:

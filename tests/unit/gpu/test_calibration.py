@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from heygemd.core.memory import Load
+from heygemd.core.speed import SpeedKey
 from heygemd.gpu.calibration import CalibrationStore, fingerprint
 from heygemd.gpu.devices import CardSnapshot
 from heygemd.gpu.peak import OUTSIDE_BYTES, peak_bytes, reset_peak
@@ -56,6 +57,19 @@ def test_it_is_written_now_and_then_and_not_at_all_when_only_read(tmp_path: Path
     reader.learn(LOAD, 1000, 100)
     reader.close()
     assert (tmp_path / "c.json").stat().st_mtime_ns == stamp
+
+
+def test_the_first_time_of_a_kind_is_written_at_once(tmp_path: Path) -> None:
+    """Who asks for an estimate after the first job gets no guess; what comes after it may wait."""
+    store = CalibrationStore(tmp_path / "c.json", HERE, clock=lambda: 0.0)
+    key = SpeedKey("render", "rewrite", "", "cpu x2", "float32", "480p")
+    store.timed(key, 5.0, 100)
+    store.timed(key, 15.0, 100)
+    reader = CalibrationStore(tmp_path / "c.json", HERE, readonly=True)
+    assert reader.speeds.seconds_a_frame(key) == (0.05, 1)
+    store.close()
+    reader = CalibrationStore(tmp_path / "c.json", HERE, readonly=True)
+    assert reader.speeds.seconds_a_frame(key) == (pytest.approx(0.1), 2)
 
 
 def test_the_fingerprint_names_devices_and_software() -> None:
