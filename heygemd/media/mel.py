@@ -58,21 +58,35 @@ def mel_spectrogram(
     """
     if samples.ndim != 1:
         raise ValueError(f"mel_spectrogram takes mono samples, got shape {samples.shape}")
-    sound = np.asarray(samples, dtype=np.float64)
-    emphasised = sound.copy()
-    emphasised[1:] -= 0.97 * sound[:-1]
-    half = _WINDOW // 2
-    if padding == "reflect" and len(sound) > half:
-        padded = np.pad(emphasised, half, mode="reflect")
-    else:
-        padded = np.pad(emphasised, half)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::HOP_SAMPLES]
+    mirrored = padding == "reflect" and len(samples) > _WINDOW // 2
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_WINDOW) / _WINDOW)
     filters = mel_filters()
-    out = np.empty((BANDS, len(frames)), np.float32)
-    for start in range(0, len(frames), _CHUNK_COLUMNS):  # in pieces: an hour of speech is 1.8 GB of spectrum
-        magnitude = np.abs(np.fft.rfft(frames[start : start + _CHUNK_COLUMNS] * window, axis=1))
+    columns = 1 + len(samples) // HOP_SAMPLES
+    out = np.empty((BANDS, columns), np.float32)
+    for start in range(0, columns, _CHUNK_COLUMNS):  # in pieces: an hour of speech is 1.8 GB of spectrum
+        stop = min(columns, start + _CHUNK_COLUMNS)
+        first = start * HOP_SAMPLES - _WINDOW // 2
+        sound = _emphasised(samples, first, (stop - 1) * HOP_SAMPLES + _WINDOW // 2, mirrored)
+        frames = np.lib.stride_tricks.sliding_window_view(sound, _WINDOW)[::HOP_SAMPLES]
+        magnitude = np.abs(np.fft.rfft(frames * window, axis=1))
         mel = magnitude @ filters.T
         decibels = 20.0 * np.log10(np.maximum(1e-5, mel)) - 20.0
-        out[:, start : start + len(mel)] = np.clip(8.0 * (decibels + 100.0) / 100.0 - 4.0, -4.0, 4.0).T
+        out[:, start:stop] = np.clip(8.0 * (decibels + 100.0) / 100.0 - 4.0, -4.0, 4.0).T
     return out
+
+
+def _emphasised(samples: NDArray[np.float32], first: int, stop: int, mirrored: bool) -> NDArray[np.float64]:
+    """(stop - first,): samples first .. stop - 1 after the pre-emphasis. Outside of the sound zeros, or its mirror."""
+    at = np.arange(first, stop)
+    outside = (at < 0) | (at >= len(samples))
+    if mirrored:
+        at = np.abs(at)
+        at = np.where(at >= len(samples), 2 * (len(samples) - 1) - at, at)
+    at = np.clip(at, 0, max(0, len(samples) - 1))
+    if not len(samples):
+        return np.zeros(len(at))
+    sound = samples[at].astype(np.float64)
+    sound -= np.where(at > 0, 0.97 * samples[np.maximum(at - 1, 0)].astype(np.float64), 0.0)
+    if not mirrored:
+        sound[outside] = 0.0
+    return sound
