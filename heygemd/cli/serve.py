@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,9 +43,13 @@ def serve(
 def _serve(options: Globals, once: bool) -> int:
     options.as_service()  # before the first log file
     settings = _read(options)
+    from heygemd.service.pool import share_holds_threads
     from heygemd.service.serve import serve as run_daemon
 
-    return run_daemon(settings, once=once, reload=partial(_read, options))
+    code = run_daemon(settings, once=once, reload=partial(_read, options))
+    if share_holds_threads():
+        os._exit(code)  # everything is closed and said; the kernel ends what a dead share holds
+    return code
 
 
 def _read(options: Globals) -> Settings:

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from heygemd.core.errors import HeygemdError
+from heygemd.service.pool import wait_a_while
 
 Handler = Callable[[Any, HeygemdError | None], None]
 """Gets the value, or None and the error. Runs in the loop's thread."""
@@ -43,6 +44,7 @@ class Calls:
                 raise error
 
     def close(self) -> None:
-        """Let running calls end; their results are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Let running calls end, for a while; their results are dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait_a_while([future for future, _ in self._running.values()])
         self._running.clear()

@@ -33,6 +33,7 @@ from heygemd.spool.watch import Watch
 
 _PAUSE_SECONDS = 5.0
 _REQUESTS_SECONDS = 0.5
+_SILENT_SECONDS = 20.0  # a scan that takes longer, and as long as many scans should take: the share hangs
 _PAUSE_FILE = "a PAUSE file lies on the share"
 
 Reload = Callable[[], Settings]
@@ -99,6 +100,7 @@ class Daemon:
         self._hint = threading.Event()
         self._watch = Watch(layout.inbox, self._hint.set, wanted=settings.inbox.watch)
         self._next_scan_seconds = 0.0  # monotonic
+        self._scan_since = 0.0
         self._next_requests_seconds = 0.0
         self._last_scan: Scan | None = None
         self._ended_jobs = 0
@@ -177,12 +179,21 @@ class Daemon:
 
     def _scan(self, now: float) -> None:
         if self._calls.running("scan"):
+            self._listen_for_scan(now)
             return
         claimed, pending = self._journal.claimed_identities(), self._dispatcher.pending_by_folder()
         handle = partial(self._scanned, self._ended_jobs)
         if self._calls.start("scan", partial(self._inbox.scan, claimed, pending), handle):
             self._hint.clear()
+            self._scan_since = now
             self._next_scan_seconds = now + self._settings.inbox.scan_seconds
+
+    def _listen_for_scan(self, now: float) -> None:
+        """A mount whose server is dead answers nothing at all: the thread waits for ever, and people must know."""
+        usual_seconds = 0.0 if self._last_scan is None else self._last_scan.duration_seconds
+        most_seconds = max(_SILENT_SECONDS, 12 * self._settings.inbox.scan_seconds, 4 * usual_seconds)
+        if now - self._scan_since > most_seconds:
+            self._degrade(ShareAwayError(f"{self._layout.inbox} does not answer, for more than {most_seconds:.0f} s"))
 
     def _scanned(self, ended_jobs: int, scan: Scan | None, error: HeygemdError | None) -> None:
         if error is not None or scan is None:

@@ -1,10 +1,10 @@
-"""Threads for what may block on the share. A share that hangs holds a thread here, never the loop."""
+"""Threads for what may block on the share. A share that hangs holds a thread here, never the loop, nor the end."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -13,6 +13,23 @@ from heygemd.core.job import Job
 
 Owner = TypeVar("Owner")
 Kind = Literal["stage", "deliver"]
+
+CLOSE_SECONDS = 10.0
+"""What is under way at the end may take so long to end. A thread that a dead share holds never does."""
+_NAMES = ("call", "share", "status")
+
+
+def wait_a_while(futures: Collection[Future[Any]]) -> None:
+    """For what is under way to end."""
+    wait(futures, timeout=CLOSE_SECONDS)
+
+
+def share_holds_threads() -> bool:
+    """Whether a thread of ours still hangs on the share after all was closed: Python would wait for it for ever."""
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith(_NAMES)]
+    for thread in ours:
+        thread.join(0.5)  # one that has nothing to do any more ends at once
+    return any(thread.is_alive() for thread in ours)
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,8 @@ class SharePool(Generic[Owner]):
                 raise error
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait_a_while(self._futures)
 
 
 class Board:
@@ -67,13 +85,14 @@ class Board:
         self._waiting: dict[str, tuple[Job, Mapping[str, Any]]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="status")
+        self._last: list[Future[None]] = []  # one thread: when the last is written, all are
 
     def put(self, job: Job, view: Mapping[str, Any]) -> None:
         with self._lock:
             fresh = job.id not in self._waiting
             self._waiting[job.id] = (job, view)
         if fresh:
-            self._pool.submit(self._write, job.id)
+            self._last = [self._pool.submit(self._write, job.id)]
 
     def _write(self, job_id: str) -> None:
         with self._lock:
@@ -82,4 +101,5 @@ class Board:
 
     def close(self) -> None:
         """Write what waits, then end."""
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=False)
+        wait_a_while(self._last)

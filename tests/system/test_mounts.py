@@ -107,3 +107,20 @@ def test_every_kind_of_outage(tmp_path: Path, mount: Mount, files: tuple[Path, P
     results = {path.name for path in (mount.backing / "outbox").iterdir()}
     assert results == {"first", "skew86400", "skew31536000", "last"}
     assert not list(mount.backing.rglob("*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_share_that_does_not_answer_is_told_and_holds_no_stop_up(tmp_path: Path, mount: Mount) -> None:
+    with Daemon(mount.mountpoint, state=tmp_path / "state", log=tmp_path / "log") as daemon:
+        daemon.start()
+        daemon.wait(lambda: daemon.events("daemon.ready"), what="the daemon")
+        outage(daemon, mount.freeze, mount.thaw, "a silent server")
+        assert "does not answer" in daemon.events("daemon.degraded")[0]["message"]
+        mount.freeze()
+        time.sleep(2.0)  # threads of the daemon hang in the kernel now
+        try:
+            assert daemon.stop() == 0
+        finally:
+            mount.thaw()
+    assert daemon.events("daemon.stopped")
