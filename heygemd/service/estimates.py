@@ -101,7 +101,7 @@ def estimate_time(
     """Of a job that has the machine to itself: preparing as it was measured just now, the segments side by side in the
     slots that fit, then joining."""
     prepare = sum(prepared.seconds.values())
-    per_source = prepared.seconds.get("analyse", 0.0) / max(1, prepared.video.num_frames)
+    per_source = prepared.seconds.get("analyse", 0.0) / (prepared.video.num_frames + _START_FRAMES)
     usable = [d for d in devices if d.kind == plan.device_kind]
     rates = [speeds.seconds_a_frame(speed_key("render", memory, device, plan.precision)) for device in usable]
     known = [rate for rate in rates if rate is not None]
@@ -125,5 +125,7 @@ def _lanes(device: Device, plan: Plan) -> int:
 _START_SECONDS = 2.0
 """Processes and imports."""
 _LEAST_FINISH_SECONDS = 0.5
+_START_FRAMES = 100
+"""Pass 1 takes about as long to start (imports, models) as for so many frames: of a still it is all that it takes."""
 _RENDER_OF_ANALYSE = 3.0
 _FINISH_OF_ANALYSE = 0.3

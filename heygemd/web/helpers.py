@@ -151,7 +151,15 @@ class Estimator:
             return {"error": found["error"]}
         if found.get("refused"):
             return {"refused": {"message": str(found.get("reason", "")), "remedy": str(found.get("remedy", ""))}}
-        wanted = ("engine", "frames", "speech_seconds", "estimate_seconds", "device_kind", "predicted_mib")
+        wanted = (
+            "engine",
+            "frames",
+            "speech_seconds",
+            "estimate_seconds",
+            "estimate_basis",
+            "device_kind",
+            "predicted_mib",
+        )
         return {key: found[key] for key in wanted if key in found} | {"segments": len(found.get("segments", ()))}
 
     async def close(self) -> None:

@@ -93,7 +93,7 @@ export class Make {
         if (found.state !== "done") continue;
         if (found.refused) words = errorLine({ code: "HG-2005", message: t("estimate.refused", { reason: found.refused.message }) });
         else if (found.error) words = errorLine(found.error);
-        else if (found.estimate_seconds) words = t("estimate.done", { time: seconds(found.estimate_seconds), frames: found.frames, engine: found.engine });
+        else if (found.estimate_seconds) words = t(found.estimate_basis === "guess" ? "estimate.guess" : "estimate.done", { time: seconds(found.estimate_seconds), frames: found.frames, engine: found.engine });
         else words = t("estimate.unknown");
         break;
       }
