@@ -38,6 +38,9 @@ def test_decoded_encoded_and_joined(tmp_path: Path, clip: Path, monkeypatch: pyt
     fake = nvenc.install(tmp_path / "bin", monkeypatch)
     frames = made.num_frames
     segments = (Segment(0, 0, frames // 2), Segment(1, frames // 2, frames))
+    torch_canvas = pytest.importorskip("heygemd.engines.rewrite.torch_canvas")
+    canvas = torch_canvas.TorchCanvas("cpu")  # torch's CPU stands for the card here
+    monkeypatch.setattr(torch_canvas, "TorchCanvas", lambda device: {"cuda:0": canvas}[device])
     renderer = SegmentRenderer(item, device="cuda:0", precision="float32", media=MediaSettings(), threads=1)
     try:
         stats = [renderer.render(segment, batch=4, report=quiet, coding=ON_CARD) for segment in segments]
