@@ -84,7 +84,7 @@ class RewriteRenderer:
 
     def render(self, regions: Sequence[Region]) -> list[Patch]:
         """Raises OutOfMemoryError."""
-        draw = self._speaking if self._life is None else self._alive
+        draw = self._speaking if self._life is None else partial(self._alive, self._life)
         return [self._canvas.run(partial(draw, region)) for region in regions]
 
     def close(self) -> None:
@@ -94,10 +94,9 @@ class RewriteRenderer:
         image, mask = self._mouth(region, self._canvas.put(region.image))
         return Patch(self._canvas.get(image), self._canvas.get(mask))
 
-    def _alive(self, region: Region) -> Patch:
+    def _alive(self, life: Life, region: Region) -> Patch:
         """The mouth, then the lids over the eyes, then all of it moved a little."""
-        life, canvas = self._life, self._canvas
-        assert life is not None  # noqa: S101 - it is asked for only then
+        canvas = self._canvas
         picture = canvas.copy(canvas.put(region.image))
         if self._speaks(region.index, region.source_index):
             mouth, mask = self._mouth(region, picture)
