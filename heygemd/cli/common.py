@@ -33,6 +33,7 @@ OptionOption = Annotated[
     typer.Option("--option", "-O", metavar="KEY=VALUE", help="An option of the job; may be given several times."),
 ]
 EngineOption = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="auto, or the name of an engine.")]
+_MOST_CARDS = 10_000
 
 
 @dataclass
@@ -261,3 +262,20 @@ def speech_of(audio: Path | None, text: str | None) -> tuple[Path | None, str | 
     if text is not None and not text.strip():
         raise UsageError("--text is empty", remedy="Give at least a word.")
     return (existing_file(audio, "AUDIO") if audio is not None else None), text
+
+
+def cards_of(text: str) -> list[int]:
+    """ "24576,8192x2" → [24576, 8192, 8192]. Raises UsageError."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            size, _, count = part.strip().lower().partition("x")
+            found += [int(size)] * min(int(count or 1), _MOST_CARDS + 1)
+    except ValueError:
+        found = []
+    if not 0 < len(found) <= _MOST_CARDS or any(size <= 0 for size in found):
+        raise UsageError(
+            f"--gpu-mib {text}: must be whole numbers of MiB, for 1 to {_MOST_CARDS} cards",
+            remedy="For example: --gpu-mib 24576x2,8192",
+        )
+    return found

@@ -17,6 +17,7 @@ from heygemd.cli.common import (
     EngineOption,
     JsonOption,
     OptionOption,
+    cards_of,
     console,
     existing_file,
     globals_of,
@@ -28,7 +29,6 @@ from heygemd.cli.common import (
     seconds_in_words,
     speech_of,
 )
-from heygemd.cli.simulate import cards_of
 from heygemd.core.errors import CannotFitError, UsageError
 
 if TYPE_CHECKING:

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heygemd.cli.common import JsonOption, existing_file, globals_of, note, print_json, say, seconds_in_words
+from heygemd.cli.common import (
+    JsonOption,
+    cards_of,
+    existing_file,
+    globals_of,
+    note,
+    print_json,
+    say,
+    seconds_in_words,
+)
 from heygemd.core.errors import UsageError
 
 if TYPE_CHECKING:
     from heygemd.core.simulate_trace import TraceJob
 
-_MOST_CARDS = 10_000
 _MOST_JOBS = 1_000_000
 
 
@@ -85,23 +93,6 @@ def simulate(
         _print(report)
         note(f"simulated in {time.monotonic() - began:.1f} s")
     return 1 if report["jobs"]["failed"] else 0
-
-
-def cards_of(text: str) -> list[int]:
-    """ "24576,8192x2" → [24576, 8192, 8192]. Raises UsageError."""
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            size, _, count = part.strip().lower().partition("x")
-            found += [int(size)] * min(int(count or 1), _MOST_CARDS + 1)
-    except ValueError:
-        found = []
-    if not 0 < len(found) <= _MOST_CARDS or any(size <= 0 for size in found):
-        raise UsageError(
-            f"--gpu-mib {text}: must be whole numbers of MiB, for 1 to {_MOST_CARDS} cards",
-            remedy="For example: --gpu-mib 24576x2,8192",
-        )
-    return found
 
 
 def _read(path: Path) -> tuple[TraceJob, ...]:
