@@ -16,20 +16,17 @@ Kind = Literal["stage", "deliver"]
 
 CLOSE_SECONDS = 10.0
 """What is under way at the end may take so long to end. A thread that a dead share holds never does."""
-_NAMES = ("call", "share", "status")
+_given_up: list[Future[Any]] = []
 
 
 def wait_a_while(futures: Collection[Future[Any]]) -> None:
-    """For what is under way to end."""
-    wait(futures, timeout=CLOSE_SECONDS)
+    """For what is under way to end; what does not is given up."""
+    _given_up.extend(wait(futures, timeout=CLOSE_SECONDS).not_done)
 
 
 def share_holds_threads() -> bool:
-    """Whether a thread of ours still hangs on the share after all was closed: Python would wait for it for ever."""
-    ours = [thread for thread in threading.enumerate() if thread.name.startswith(_NAMES)]
-    for thread in ours:
-        thread.join(0.5)  # one that has nothing to do any more ends at once
-    return any(thread.is_alive() for thread in ours)
+    """Whether something that was given up hangs on the share still: Python would wait for its thread for ever."""
+    return not all(future.done() for future in _given_up)
 
 
 @dataclass(frozen=True)
