@@ -157,7 +157,7 @@ def _print_plan(found: dict[str, Any]) -> None:
 
 
 def _device_words(found: dict[str, Any]) -> str | None:
-    """cuda; or: cpu (engine rewrite uses no GPU)."""
+    """cuda; or: cpu (engines.cpu_only keeps rewrite there)."""
     kind, reason = found.get("device_kind"), found.get("device_reason")
     return f"{kind} ({reason})" if kind and reason else kind
 

@@ -212,13 +212,10 @@ class EngineSettings(Section):
     default: Annotated[str, Field(description="auto: wav2lip when a verified checkpoint is there, else rewrite")] = (
         "auto"
     )
-    rewrite_device: Annotated[
-        Literal["cpu", "auto"],
-        Field(
-            description="where rewrite warps. cpu: always on the CPU; auto: on scheduler.devices, so on a GPU where "
-            "there is one, which nobody has measured yet"
-        ),
-    ] = "cpu"
+    cpu_only: Annotated[
+        tuple[str, ...],
+        Field(description="engines that render on the CPU whatever is there; rewrite on a GPU was never measured"),
+    ] = ("rewrite",)
     checkpoint_dir: Annotated[
         str, Field(description="folder of the operator's checkpoints; empty = STATE/checkpoints")
     ] = ""

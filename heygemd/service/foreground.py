@@ -28,7 +28,6 @@ from heygemd.service.measure import fit_row
 from heygemd.service.planning import ItemMemory, cpu_threads, plan_item
 from heygemd.service.setup import make_calibration, make_executor, task_settings
 from heygemd.service.tasks import card_of, prepare_task
-from heygemd.work.choose import EMBEDDED
 from heygemd.work.item import ItemFolder, Prepared
 
 
@@ -235,10 +234,7 @@ def _why_cpu(plan: Plan, prepared: Prepared, targets: Sequence[Device]) -> str |
     if plan.device_kind != "cpu" or not any(device.kind == "cuda" for device in targets):
         return None
     knows = any(point.device == "cuda" for point in prepared.memory)
-    if knows:
-        return "no GPU is large enough"
-    unless = ", unless engines.rewrite_device says auto" if prepared.engine == EMBEDDED else ""
-    return f"engine {prepared.engine} uses no GPU{unless}"
+    return "no GPU is large enough" if knows else f"engines.cpu_only keeps {prepared.engine} there"
 
 
 def _memory_of(plan: Plan, prepared: Prepared, targets: Sequence[Device], known: Calibration) -> list[dict[str, Any]]:

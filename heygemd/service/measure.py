@@ -100,7 +100,7 @@ def pass_of(choice: EngineChoice, wanted: Wanted, device: Device) -> Pass:
 
 def _targets(settings: Settings, choice: EngineChoice) -> list[Device]:
     """One device of each model that the engine can render on; the host where it knows no GPU."""
-    runs_on = device_kinds_of(choice.engine, ("cpu", "cuda"), settings.engines.rewrite_device)
+    runs_on = device_kinds_of(choice.engine, ("cpu", "cuda"), settings.engines.cpu_only)
     found = [device for device in devices(settings.scheduler) if device.model and device.kind in runs_on]
     found = found or [cpu_device(settings.scheduler)]
     return list({(device.kind, device.model): device for device in reversed(found)}.values())

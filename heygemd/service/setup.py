@@ -28,7 +28,7 @@ def task_settings(settings: Settings) -> TaskSettings:
         checkpoint_dir=settings.checkpoint_dir,
         face_detector=settings.engines.face_detector,
         face_detector_file=settings.face_detector_file,
-        rewrite_device=settings.engines.rewrite_device,
+        cpu_only=settings.engines.cpu_only,
         provenance=settings.provenance,
         max_active_seconds_per_folder=settings.inbox.max_active_seconds_per_folder,
         max_work_bytes=settings.service.max_work_bytes,

@@ -32,7 +32,7 @@ class TaskSettings:
     checkpoint: Path | None = None
     face_detector: str = "cascade"
     face_detector_file: Path | None = None
-    rewrite_device: str = "cpu"
+    cpu_only: tuple[str, ...] = ()
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     max_active_seconds_per_folder: float = 0.0
     max_work_bytes: int = 0
@@ -64,7 +64,7 @@ def prepare_task(
         "face_detector": settings.face_detector,
         "face_detector_file": _text(settings.face_detector_file),
         "device_kinds": list(kinds),
-        "rewrite_device": settings.rewrite_device,
+        "cpu_only": list(settings.cpu_only),
         "cards": [asdict(card) for card in cards],
         "media": settings.media.model_dump(),
         "provenance": settings.provenance.model_dump(),

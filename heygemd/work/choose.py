@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +48,11 @@ def choose_engine(wanted: str, default: str, checkpoint_dir: Path, checkpoint: P
     return _checked(load_engine(EMBEDDED), None, found.reason)
 
 
-def device_kinds_of(engine: LipSyncEngine, kinds: tuple[str, ...], rewrite_device: str) -> tuple[str, ...]:
-    """Of the device kinds that are offered, those that the engine renders on; its own where none is among them.
+def device_kinds_of(engine: LipSyncEngine, kinds: tuple[str, ...], cpu_only: Collection[str]) -> tuple[str, ...]:
+    """Of the device kinds that are offered, those that the engine renders on; the CPU where it is kept to that.
 
-    `rewrite_device`: as in the settings."""
-    if engine.name == EMBEDDED and rewrite_device == "cpu":
-        return ("cpu",)
-    runs_on: tuple[str, ...] = getattr(engine, "runs_on", kinds)  # an engine may know only one kind of device
-    return tuple(kind for kind in kinds if kind in runs_on) or runs_on
+    `cpu_only`: as in the settings."""
+    return ("cpu",) if engine.name in cpu_only else kinds
 
 
 def best_batch_of(engine: LipSyncEngine) -> dict[str, int]:

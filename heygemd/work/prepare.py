@@ -57,7 +57,7 @@ class PrepareRequest:
     face_detector_file: Path | None = None
     media: MediaSettings = field(default_factory=MediaSettings)
     cards: tuple[Card, ...] = ()
-    rewrite_device: str = "cpu"
+    cpu_only: tuple[str, ...] = ()
 
 
 def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
@@ -128,7 +128,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     folder.save_arrays("cuts", {"cost": cut_cost(speech, choice.engine.mouth_speed(motion))})
     clock.lap("motion")
 
-    kinds = device_kinds_of(choice.engine, request.device_kinds, request.rewrite_device)
+    kinds = device_kinds_of(choice.engine, request.device_kinds, request.cpu_only)
     memory = memory_points(choice.engine, video, kinds, analysis)
     on_card = any(point.device == "cuda" for point in memory)
     prepared = Prepared(

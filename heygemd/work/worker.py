@@ -130,7 +130,7 @@ class Worker:
             face_detector_file=_path(values["face_detector_file"]),
             media=MediaSettings.model_validate(values.get("media", {})),
             cards=tuple(Card(**card) for card in values.get("cards", ())),
-            rewrite_device=values.get("rewrite_device", "cpu"),
+            cpu_only=tuple(values.get("cpu_only", ())),
         )
         require_signing(ProvenanceSettings.model_validate(values.get("provenance", {})))
         require_coding(request.media, request.cards)

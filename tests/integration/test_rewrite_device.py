@@ -33,7 +33,7 @@ def quiet(_stage: str, _done: int, _total: int) -> None: ...
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ItemFolder:
-    """An item that was prepared where there is a card, with `rewrite_device = "auto"`."""
+    """An item that was prepared where there is a card, with `cpu_only = []`."""
     made = tmp_path_factory.mktemp("item")
     request = PrepareRequest(
         video=media.moving_portrait(made / "clip.mp4", seconds=1.0, size=256),
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ItemFolder:
         checkpoint_dir=made / "none",
         checkpoint=None,
         device_kinds=("cuda",),
-        rewrite_device="auto",
+        cpu_only=(),
         media=MediaSettings(encoder="software", decoder="software"),
     )
     item = ItemFolder(made / "item")
@@ -57,31 +57,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ItemFolder:
 @pytest.mark.parametrize(
     ("engine", "offered", "said", "expected"),
     [
-        ("rewrite", ("cuda",), "cpu", ("cpu",)),
-        ("rewrite", ("cpu", "cuda"), "cpu", ("cpu",)),
-        ("rewrite", ("cuda",), "auto", ("cuda",)),
-        ("rewrite", ("cpu", "cuda"), "auto", ("cpu", "cuda")),
-        ("rewrite", ("cpu",), "auto", ("cpu",)),
-        ("wav2lip", ("cuda",), "cpu", ("cuda",)),
+        ("rewrite", ("cuda",), ("rewrite",), ("cpu",)),
+        ("rewrite", ("cpu", "cuda"), ("rewrite",), ("cpu",)),
+        ("rewrite", ("cuda",), (), ("cuda",)),
+        ("rewrite", ("cpu", "cuda"), (), ("cpu", "cuda")),
+        ("rewrite", ("cpu",), (), ("cpu",)),
+        ("wav2lip", ("cuda",), ("rewrite",), ("cuda",)),
     ],
 )
-def test_the_setting_speaks_of_rewrite_alone(
-    engine: str, offered: tuple[str, ...], said: str, expected: tuple[str, ...]
+def test_the_setting_speaks_of_the_engines_that_it_names(
+    engine: str, offered: tuple[str, ...], said: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     assert device_kinds_of(load_engine(engine), offered, said) == expected
 
 
-@pytest.mark.parametrize("said", ["cpu", "auto"])
-def test_the_configuration_reaches_the_task(said: str, tmp_path: Path) -> None:
-    settings = Settings(root=tmp_path, state=tmp_path / "state", engines=EngineSettings(rewrite_device=said))
+@pytest.mark.parametrize("said", [("rewrite",), ()])
+def test_the_configuration_reaches_the_task(said: tuple[str, ...], tmp_path: Path) -> None:
+    settings = Settings(root=tmp_path, state=tmp_path / "state", engines=EngineSettings(cpu_only=said))
     staged = StagedItem(Item("talk", "clip.mp4", audio="voice.wav"), tmp_path / "clip.mp4", None, None, "Hello.")
     folder = ItemFolder(tmp_path / "item")
     task = prepare_task("t", folder, staged, Options(), CPU, ("cuda",), task_settings(settings))
-    assert task.values["rewrite_device"] == said
+    assert task.values["cpu_only"] == list(said)
 
 
 def test_nobody_gets_a_card_without_asking() -> None:
-    assert EngineSettings().rewrite_device == "cpu"
+    assert EngineSettings().cpu_only == ("rewrite",)
 
 
 def test_the_plan_is_for_the_card(folder: ItemFolder) -> None:
