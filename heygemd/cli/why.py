@@ -204,9 +204,9 @@ def _from_scan(settings: Settings, layout: Layout, relative: str) -> Answer:
 def _left_alone(scan: Scan, relative: str) -> Answer | None:
     """What the scan does not look at: by its name or kind, or because it may not."""
     from heygemd.spool.ignore import Ignore
-    from heygemd.spool.inbox import NO_PAIR
     from heygemd.spool.listing import IS_LINK
     from heygemd.spool.names import nfc
+    from heygemd.spool.sorting import NO_PAIR
 
     then = {
         NO_PAIR: "rename it, or name it in a manifest",
