@@ -27,12 +27,11 @@ from heygemd import __version__
 from heygemd.core.errors import HeygemdError
 from heygemd.core.settings import LogSettings
 from heygemd.ops.events import COMMON, EVENTS, FIELDS
+from heygemd.ops.outlets import is_journal, open_file, write_line
 
 LINE_BYTES = 47 * 1024
 """The journal cuts lines at 48 KiB (LineMax=), and a cut line is no JSON."""
 
-FILE_BYTES = 20_000_000
-FILES_KEPT = 5
 ECS_VERSION = "8.17"
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -275,7 +274,7 @@ class _Output:
     def set(self, settings: LogSettings, stream: TextIO | None) -> None:
         target = stream or sys.stderr
         terminal = target.isatty()
-        file = _open_file(Path(settings.file)) if settings.file else None
+        file = open_file(Path(settings.file)) if settings.file else None
         with self._lock:
             old, self._file = self._file, file
             self._stream = stream  # None follows sys.stderr, whatever that is when a line is written
@@ -296,41 +295,9 @@ class _Output:
                 text = (f"<{_PRIORITIES[str(line['log.level'])]}>" if self._prefix else "") + data.decode()
             # Nobody reads any more (EPIPE), the disk is full, or the stream is closed: the work goes on without.
             with contextlib.suppress(OSError, ValueError):
-                _write_line(self._stream or sys.stderr, text)
+                write_line(self._stream or sys.stderr, text)
             if self._file is not None:
                 self._file.emit(logging.LogRecord("", 0, "", 0, data.decode(), None, None))
-
-
-def _write_line(stream: TextIO, text: str) -> None:
-    buffer = getattr(stream, "buffer", None)
-    if buffer is None:
-        stream.write(text + "\n")
-    else:  # UTF-8 whatever the locale says: JSON is nothing else
-        stream.flush()
-        buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    stream.flush()
-
-
-class _QuietRotatingFile(RotatingFileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
-        """A full disk must not fill stderr with tracebacks; the same line went there already."""
-
-
-def _open_file(path: Path) -> RotatingFileHandler:
-    path = path.expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _QuietRotatingFile(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    return handler
-
-
-def is_journal(stream: TextIO) -> bool:
-    """Whether `stream` is the journal's socket: systemd tells its device and inode in $JOURNAL_STREAM."""
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # no file at all (a test's buffer), or closed
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 class _LibraryHandler(logging.Handler):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from heygemd.core.errors import DiskFullError, HeygemdError, RenderError
 from heygemd.core.settings import LogSettings
-from heygemd.ops import events, logs
+from heygemd.ops import events, logs, outlets
 from heygemd.ops.events import COMMON, EVENTS, FIELDS
 
 REPO = Path(__file__).resolve().parents[3]
@@ -192,8 +192,8 @@ def test_a_file_beside(tmp_path: Path) -> None:
 
 
 def test_the_file_is_rotated_between_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "FILE_BYTES", 2000)
-    monkeypatch.setattr(logs, "FILES_KEPT", 2)
+    monkeypatch.setattr(outlets, "FILE_BYTES", 2000)
+    monkeypatch.setattr(outlets, "FILES_KEPT", 2)
     path = tmp_path / "heygemd.log"
     logs.configure(LogSettings(file=str(path)), io.StringIO())
     for number in range(50):
