@@ -54,8 +54,9 @@ def simulate(
     as_json: JsonOption = False,
 ) -> int:
     """Run the real scheduler over made-up time: utilisation, waiting, memory. Exits 1 when a job failed."""
-    from heygemd.core.simulate import Simulation, World
+    from heygemd.core.simulate import Simulation
     from heygemd.core.simulate_trace import generate as make
+    from heygemd.core.simulate_world import World
 
     if (trace is None) == (generate <= 0):
         raise UsageError(

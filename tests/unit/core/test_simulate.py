@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heygemd.core.errors import UsageError
-from heygemd.core.simulate import Simulation, World
+from heygemd.core.simulate import Simulation
 from heygemd.core.simulate_trace import TraceJob, generate, parse_trace
+from heygemd.core.simulate_world import World
 
 MIXED = [24576, 24576, 8192]
 
