@@ -15,7 +15,6 @@ from typing import Any
 from heygemd.core.errors import CancelledError, DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.job import Job, JobState
 from heygemd.core.placement import Device
-from heygemd.core.retry import decide
 from heygemd.failpoints import failpoint
 from heygemd.files import explained, remove_tree
 from heygemd.gpu.calibration import CalibrationStore
@@ -27,16 +26,16 @@ from heygemd.service.door import Delivery, Door, InputGoneError
 from heygemd.service.fleet import DeviceUse, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
 from heygemd.service.pauses import Pauses
-from heygemd.service.pool import Answer, Board, SharePool
+from heygemd.service.pool import Answer, Board, Kind, SharePool
 from heygemd.service.pulse import Pulse
 from heygemd.service.runner import TaskRunner
 from heygemd.service.tasks import TaskSettings
+from heygemd.service.waits import PAUSE_SECONDS, Waits
 from heygemd.spool.fairness import Load
 from heygemd.work.executor import Executor
 
 _POLL_SECONDS = 0.2
 _POOL_SECONDS = 0.02
-_PAUSE_SECONDS = 5.0
 
 
 class Dispatcher:
@@ -80,6 +79,7 @@ class Dispatcher:
         self._queued: dict[str, Job] = {}
         self._admission = Admission(settings.scheduler.aging_seconds)
         self._active: dict[str, ActiveJob] = {}
+        self._waits = Waits(self.pauses, self._admission, self._active, log)
         self._pool: SharePool[ActiveJob] = SharePool()
         self._board = Board(door.show)
         self._shown_queue_seconds = 0.0
@@ -177,7 +177,7 @@ class Dispatcher:
         try:
             self._round(timeout_seconds)
         except (DiskFullError, ShareAwayError, InputBusyError) as error:
-            self.pauses.pause_for(error, _PAUSE_SECONDS)
+            self.pauses.pause_for(error, PAUSE_SECONDS)
 
     @property
     def _goes_on(self) -> bool:
@@ -243,7 +243,7 @@ class Dispatcher:
                 try:
                     self._runner.plan(active, item)
                 except DiskFullError as error:
-                    self._no_room(active, error, now)
+                    self._waits.no_room(active, error, now)
                     return
         if active.error is not None or all(item.over for item in active.items):
             if not self._runner.works_on(active):
@@ -259,7 +259,7 @@ class Dispatcher:
         still_needed = self._journal.still_needed(active.job.id)
         self._in_pool("deliver", active, lambda: self._door.deliver(active.job, outcomes, error, receipt, still_needed))
 
-    def _in_pool(self, kind: Any, active: ActiveJob, work: Callable[[], Any]) -> None:
+    def _in_pool(self, kind: Kind, active: ActiveJob, work: Callable[[], Any]) -> None:
         active.busy = True
         active.busy_since_seconds = self._clock()
         self._pool.start(kind, active, work)
@@ -279,50 +279,11 @@ class Dispatcher:
             seconds = round(self._clock() - active.busy_since_seconds, 3)
             self._log("job.staged", **active.job.log_context(), num_bytes=size, duration_seconds=seconds)
 
-    def _pool_failed(self, kind: str, active: ActiveJob, error: HeygemdError) -> None:
-        now = self._clock()
+    def _pool_failed(self, kind: Kind, active: ActiveJob, error: HeygemdError) -> None:
         if isinstance(error, InputGoneError):
             self._drop(active, error)
-        elif isinstance(error, DiskFullError) and kind == "stage":
-            self._no_room(active, error, now)
-        elif isinstance(error, DiskFullError | ShareAwayError):
-            self.pauses.pause_for(error, _PAUSE_SECONDS)
-            active.not_before_seconds = now + _PAUSE_SECONDS
-        elif kind == "stage":
-            active.attempts += 1
-            attempts = self.settings.scheduler.attempts
-            decision = decide(error, attempt=active.attempts, max_attempts=attempts)
-            active.not_before_seconds = now + decision.wait_seconds
-            if decision.action == "fail":
-                active.error = error
-            elif active.attempts >= attempts:
-                self._step_aside(active, error, now)
         else:
-            # The result exists; only its way out is blocked. Never give up on it.
-            active.attempts += 1
-            active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * 2 ** min(active.attempts, 8))
-            self._tell_wait("job.blocked", active, "its result cannot be delivered", error)
-
-    def _step_aside(self, active: ActiveJob, error: HeygemdError, now: float) -> None:
-        """Inputs may stay busy for hours: the next job gets its place, and it tells why it waits."""
-        self._admission.release(active.job.id)
-        active.not_before_seconds = now + min(300.0, _PAUSE_SECONDS * active.attempts)
-        self._tell_wait("job.blocked", active, "its inputs cannot be copied", error)
-
-    def _no_room(self, active: ActiveJob, error: DiskFullError, now: float) -> None:
-        """Another job that ends makes room, so it must go on; only where none is at work does the queue wait."""
-        active.not_before_seconds = now + _PAUSE_SECONDS
-        others = any(a is not active and any(item.staged for item in a.items) for a in self._active.values())
-        if not others:
-            self.pauses.pause(error.message, for_seconds=_PAUSE_SECONDS)
-        else:
-            self._tell_wait("job.waiting", active, "there is no room for its work files", error)
-
-    def _tell_wait(self, event: str, active: ActiveJob, reason: str, error: HeygemdError) -> None:
-        """Once for each cause."""
-        if active.waits_for != error.message:
-            active.waits_for = error.message
-            self._log(event, **active.job.log_context(), reason=f"{reason}: {error.message}", error=error)
+            self._waits.blocked(kind, active, error, self._clock(), self.settings.scheduler.attempts)
 
     # ---- the end of a job ----
 
