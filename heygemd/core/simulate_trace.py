@@ -70,7 +70,7 @@ def _check(job: TraceJob) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 _MOST_FRAMES = 10_000_000  # four days at 25 fps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,8 @@ from heygemd.core.simulate_world import World
 MIXED = [24576, 24576, 8192]
 
 
-def run(gpu_mib: list[int], jobs: tuple[TraceJob, ...], **world: object) -> dict[str, object]:
-    simulation = Simulation(gpu_mib, World(**world))  # type: ignore[arg-type]
+def run(gpu_mib: list[int], jobs: tuple[TraceJob, ...], **world: Any) -> dict[str, Any]:
+    simulation = Simulation(gpu_mib, World(**world))
     simulation.run(jobs)
     return simulation.report()
 
@@ -25,8 +26,8 @@ def run(gpu_mib: list[int], jobs: tuple[TraceJob, ...], **world: object) -> dict
 def test_a_saturated_queue_ends_close_to_the_lower_bound() -> None:
     report = run(MIXED, generate(200, seed=1))
     assert report["jobs"] == {"finished": 200, "failed": 0, "refused": 0}
-    assert 1.0 <= report["makespan_over_bound"] <= 1.15  # type: ignore[operator]
-    assert report["most_reserved_of_budget"] <= 1.0  # type: ignore[operator]
+    assert 1.0 <= report["makespan_over_bound"] <= 1.15
+    assert report["most_reserved_of_budget"] <= 1.0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -41,15 +42,15 @@ def test_all_jobs_finish_when_everything_takes_sixty_percent_more(seed: int) -> 
     """The largest ways meet out-of-memory, the ladder and the calibration bring them down."""
     report = run([8192, 6144], generate(120, seed), seed=seed, bias=0.60, error=0.10)
     assert report["jobs"] == {"finished": 120, "failed": 0, "refused": 0}
-    assert 0 < report["out_of_memory_events"] < 60  # type: ignore[operator]
+    assert 0 < report["out_of_memory_events"] < 60
 
 
 def test_workers_that_die_and_cards_that_vanish_cost_time_not_jobs() -> None:
     report = run(MIXED, generate(120, seed=3), seed=3, deaths=0.02, losses=4, noise=0.05)
     jobs = report["jobs"]
-    assert jobs["finished"] + jobs["failed"] == 120  # type: ignore[index]
-    assert jobs["failed"] <= 2, "three deaths of one segment are possible, and rare"  # type: ignore[index]
-    assert report["worker_deaths"] > 0 and report["cards_lost"] == 4  # type: ignore[operator]
+    assert jobs["finished"] + jobs["failed"] == 120
+    assert jobs["failed"] <= 2, "three deaths of one segment are possible, and rare"
+    assert report["worker_deaths"] > 0 and report["cards_lost"] == 4
 
 
 def test_what_fits_no_card_is_refused_before_anything_starts() -> None:
@@ -61,7 +62,7 @@ def test_what_fits_no_card_is_refused_before_anything_starts() -> None:
 
 def test_the_most_urgent_wait_least() -> None:
     waits = run(MIXED, generate(200, seed=1))["wait_seconds"]
-    assert waits["10"]["p95"] < waits["5"]["p95"] < waits["0"]["p95"]  # type: ignore[index]
+    assert waits["10"]["p95"] < waits["5"]["p95"] < waits["0"]["p95"]
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -85,13 +86,13 @@ def test_every_job_ends_whatever_the_world_does(
 ) -> None:
     report = run(cards, generate(25, seed), seed=seed, bias=bias, noise=noise, deaths=deaths)
     assert sum(report["jobs"].values()) == 25  # type: ignore[attr-defined]
-    assert report["makespan_over_bound"] is None or report["makespan_over_bound"] >= 1.0  # type: ignore[operator]
+    assert report["makespan_over_bound"] is None or report["makespan_over_bound"] >= 1.0
 
 
 def test_the_lower_bound_is_one_where_a_slot_has_no_room_for_a_batch() -> None:
     """Of 8K only the smallest fits one slot's share of this card, and more where the other slot has little to do."""
     jobs = (TraceJob("4k", 0.0, 36000, 3840, 2160), TraceJob("8k", 100.0, 1500, 7680, 4320))
-    assert 1.0 <= run([8192], jobs)["makespan_over_bound"] <= 1.15  # type: ignore[operator]
+    assert 1.0 <= run([8192], jobs)["makespan_over_bound"] <= 1.15
 
 
 def test_a_trace_from_a_file() -> None:
