@@ -57,6 +57,9 @@ def _engines(settings: Settings) -> Iterator[Finding]:
         else:
             state = load_engine(name).availability(None)
             yield Finding("engine", "ok" if state.ok else "fail", f"{name}: {state.reason}", state.remedy)
+    for name in sorted(set(settings.engines.cpu_only) - set(engine_names())):
+        remedy = f"Known are {', '.join(engine_names())}."
+        yield Finding("engine", "warn", f"engines.cpu_only names {name!r}, which is no engine here", remedy)
     try:
         choice = choose_engine("auto", settings.engines.default, settings.checkpoint_dir, None)
         yield Finding("engine", "ok", f"auto means {choice.engine.name}: {choice.reason}")

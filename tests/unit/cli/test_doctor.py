@@ -17,7 +17,7 @@ import pytest
 
 from heygemd.cli.checks import Finding, gpu, machine, member, share, signing, tools, unit
 from heygemd.config import Settings
-from heygemd.core.settings import ProvenanceSettings
+from heygemd.core.settings import EngineSettings, ProvenanceSettings
 from heygemd.gpu.devices import CardSnapshot
 from heygemd.spool.layout import Layout
 from tests.certificates import make_chain
@@ -260,6 +260,14 @@ def test_a_damaged_checkpoint_is_named(layout: Layout) -> None:
     told = [f for f in machine.check_machine(settings_of(layout)) if f.area == "models"]
     assert [f.level for f in told] == ["warn"]
     assert "wav2lip.pth" in told[0].message
+
+
+def test_an_engine_that_is_none_is_named(layout: Layout) -> None:
+    told = list(machine.check_machine(settings_of(layout, engines=EngineSettings(cpu_only=("rewrit",)))))
+    (finding,) = [f for f in told if "cpu_only" in f.message]
+    assert (finding.level, finding.area) == ("warn", "engine")
+    assert "'rewrit'" in finding.message and "rewrite" in (finding.remedy or "")
+    assert not any("cpu_only" in f.message for f in machine.check_machine(settings_of(layout)))
 
 
 # ------------------------------------------------------------------------------------------------ service and ports
