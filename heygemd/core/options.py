@@ -39,6 +39,10 @@ class Options(BaseModel):
         Literal["auto", "own", "painted"],
         Field(description="rewrite: whether the mouth's inside is taken from the person's own frames or painted"),
     ] = "auto"
+    lips: Annotated[
+        Literal["auto", "own", "resting"],
+        Field(description="rewrite: each frame's own lips are bent, or those of a frame at rest put in their place"),
+    ] = "auto"
     sync_offset_seconds: Annotated[
         float, Field(ge=-2.0, le=2.0, description="moves the mouth against the sound; positive = the mouth comes later")
     ] = 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 
+from heygemd.core.options import Options
 from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.inside import Choice, OpenMouths, interior_of
 from heygemd.engines.rewrite.shape import MouthShape, along, fit_shape
@@ -28,7 +29,7 @@ CLOSED_PX = 6.0
 """Lips that part by less (canonical pixels) have a line between them to follow."""
 LEAST_WORTH = 0.15
 """Of an open mouth (`Cut.worth`) for its inside to be used."""
-OWN, REFERENCE = "own", "reference"
+OWN, RESTING = "own", "resting"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ShotMaterial:
 
     `shift` (n, 2): where the mouth is, against where `shape` has it · `opening` (n,) · `width` (n,) in
     deviations · `trust` (n,) 0..1.
-    `mode`: "own" warps each frame's own lips; "reference" puts the lips of one resting frame in their place first.
+    `speaks`: whether the mouth moves in the source · `lips`: "own" warps each frame's own; "resting" puts those of one
+    frame at rest in their place first.
     """
 
     number: int
@@ -59,8 +61,9 @@ class ShotMaterial:
     width: NDArray[np.float32]
     trust: NDArray[np.float32]
     shape: MouthShape
-    mode: str
-    reason: str
+    speaks: bool
+    lips: str
+    lips_why: str
     inside: Choice
     picture: NDArray[np.uint8]
     picture_scale: float
@@ -71,7 +74,8 @@ class ShotMaterial:
             name + "shape": self.shape.to_row(),
             name + "numbers": np.array(
                 [
-                    self.mode == REFERENCE,
+                    self.lips == RESTING,
+                    self.speaks,
                     self.picture_scale,
                     self.inside.interior.split,
                     self.inside.interior.opening,
@@ -94,10 +98,9 @@ def material_of(
     track: FaceTrack,
     raw: NDArray[np.float64],
     fps: float,
-    choice: str,
+    options: Options,
 ) -> ShotMaterial | None:
-    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing.
-    `choice`: Options.interior."""
+    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing."""
     if not keys:
         return None
     eyes = np.asarray(track.eyes[number], np.float64)
@@ -117,9 +120,12 @@ def material_of(
     motion = mouth_motion(rows, still, curves)
     opening = motion.opening
     talking = len(rows) > 12 and float(np.std(opening)) > TALKING_PX
-    rest_row = _rest_frame(curves, opening, turn, quality, at) if talking else first
+    # To bend lips that move by themselves one must know in each frame how far they are apart; at rest they are closed.
+    lips = (RESTING if talking else OWN) if options.lips == "auto" else options.lips
+    one_look = talking or lips == RESTING
+    rest_row = _rest_frame(curves, opening, turn, quality, at) if one_look else first
     key = keys[int(np.flatnonzero(at == rest_row)[0])]
-    look = np.array([rest_row]) if talking else np.arange(len(rows))
+    look = np.array([rest_row]) if one_look else np.arange(len(rows))
     shape = fit_shape(curves, look)
     rest = np.stack([still(int(rows[i])) for i in look[:: max(1, len(look) // 30)]])
     if shape.gap < 16.0:
@@ -130,7 +136,7 @@ def material_of(
         if shape.gap < CLOSED_PX:
             shape = along(shape, found)
     mouths = OpenMouths(keys, at, opening, seen, turn, curves)
-    inside = interior_of(mouths, shape, key, choice, LEAST_WORTH if talking else -9.0)
+    inside = interior_of(mouths, shape, key, options.interior, LEAST_WORTH if talking else -9.0)
     # From here on the shape is where the resting frame itself has it, and shifts are against that frame.
     shape = shape.moved(*(float(v) for v in seen[rest_row]))
     seen = seen - seen[rest_row]
@@ -138,11 +144,8 @@ def material_of(
     for start, stop in runs(track.found[rows], np.cumsum(np.diff(rows, prepend=rows[0]) > 1).astype(np.int32)):
         shift[start:stop] = smooth_values(shift[start:stop], 1.5 if talking else 4.0)
     picture = key.image()
-    reason = (
-        f"the person speaks (opening varies by {float(np.std(opening)):.1f} of 72)"
-        if talking
-        else f"the mouth hardly moves (opening varies by {float(np.std(opening)):.1f} of 72)"
-    )
+    why = "the person speaks" if talking else "the mouth hardly moves"
+    why = f"{why} (opening varies by {float(np.std(opening)):.1f} of 72)"
     return ShotMaterial(
         number,
         rows,
@@ -151,8 +154,9 @@ def material_of(
         motion.width.astype(np.float32),
         _trust(track, rows, match, fps),
         shape,
-        REFERENCE if talking else OWN,
-        reason,
+        talking,
+        lips,
+        why if options.lips == "auto" else f"asked for; {why}",
         inside,
         np.ascontiguousarray(picture[:, :, ::-1]),
         key.scale,

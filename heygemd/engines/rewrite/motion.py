@@ -51,7 +51,7 @@ def full_opening(analysis: Analysis) -> float:
     """How far this person opens at most: from the clip's own speech where there is some, held near the usual."""
     found = np.asarray(analysis.arrays["face_found"], bool)
     own = np.asarray(analysis.arrays["mouth_opening"], np.float32)[found]
-    talking = any(shot["mode"] == "reference" for shot in analysis.summary.get("shots", []))
+    talking = any(shot["speaks"] for shot in analysis.summary.get("shots", []))
     if not talking or len(own) < 50:
         return FULL_OPENING
     # The driver's 95th percentile is .8, so that its 1 lies beyond what is usual. Wide openings are measured a fifth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,8 @@ from heygemd.faces.track import FaceTrack
 Picture = NDArray[np.float32]
 _SEALED = 3.0
 """Below this opening, canonical pixels, no teeth may be left between the lips of a smile."""
+_PARTED = 1.5
+"""Lips of a speaking mouth that are measured to be less apart touch."""
 
 
 class _Shot:
@@ -35,12 +38,13 @@ class _Shot:
     def __init__(self, arrays: dict[str, NDArray[np.generic]], number: int) -> None:
         name = f"shot{number}_"
         numbers = [float(v) for v in np.asarray(arrays[name + "numbers"], np.float64)]
-        reference, scale, split, opening = numbers[:4]
+        resting, speaks, scale, split, opening = numbers[:5]
         self.shape = MouthShape.from_row(np.asarray(arrays[name + "shape"], np.float32))
-        self.reference = reference > 0.5
+        self.resting = resting > 0.5
+        self.speaks = speaks > 0.5
         self.scale = scale
         self.picture = np.asarray(arrays[name + "picture"], np.float32)
-        self.interior = Interior(np.asarray(arrays[name + "inside"], np.float32), split, opening, *numbers[4:7])
+        self.interior = Interior(np.asarray(arrays[name + "inside"], np.float32), split, opening, *numbers[5:8])
         self.coarse: Picture = cv2.resize(self.picture, light.SIZE, interpolation=cv2.INTER_AREA)
         self.even = cv2.GaussianBlur(self.coarse, (0, 0), 6.0, borderType=cv2.BORDER_REPLICATE)
         self.mask = _lip_mask(self.shape)
@@ -130,13 +134,16 @@ class RewriteRenderer:
         matrix[:, 2] -= region.box.x0, region.box.y0
         opening = float(self._commands.opening[region.index])
         per_pixel = canon.scale_of(matrix)
-        warp = fields(shot.shape, opening, float(self._commands.width[region.index]), 1.2 + 1.6 / per_pixel)
+        own = float(self._opening[region.source_index])
+        shape = (
+            shot.shape if shot.resting or not shot.speaks else replace(shot.shape, gap=own if own > _PARTED else 0.0)
+        )
+        warp = fields(shape, opening, float(self._commands.width[region.index]), 1.2 + 1.6 / per_pixel)
         strength = self._strength(region.index, region.source_index)
         outer = self._canvas.copy(image)
         gain: Picture | None = None
-        if shot.reference:
-            own = float(self._opening[region.source_index])
-            jaw = jaw_drop(shot.shape, (1 - UPPER_SHARE) * (opening - own))
+        if shot.resting:
+            jaw = jaw_drop(shape, (1 - UPPER_SHARE) * (opening - own))
             self._move(outer, image, matrix, np.stack([warp.dx, -jaw], axis=-1))
             change = light.change(light.coarse(region.image, matrix), shot.coarse, shot.ring)
             self._put_lips(outer, shot, matrix, warp, change)
@@ -145,9 +152,9 @@ class RewriteRenderer:
             # Above the mouth one field holds, below the other; on the line itself both are hidden or zero.
             dy = np.where(warp.below_upper < warp.above_lower, warp.dy_upper, warp.dy_lower)
             self._move(outer, image, matrix, np.stack([warp.dx, dy], axis=-1))
-            self._put_own_lips(outer, shot, image, matrix, warp)
-            if shot.shape.gap > 0 and opening < _SEALED:
-                self._seal(outer, shot.shape, matrix, warp, 1.0 - opening / _SEALED)
+            self._put_own_lips(outer, shape, image, matrix, warp)
+            if shape.gap > 0 and opening < _SEALED:
+                self._seal(outer, shape, matrix, warp, 1.0 - opening / _SEALED)
         if opening > 0.05:
             teeth = float(self._commands.teeth[region.index])
             self._put_inside(outer, shot, matrix, warp, opening, teeth, per_pixel, gain)
@@ -165,9 +172,10 @@ class RewriteRenderer:
         x, y = window.pixels()
         outer[window.slices] = self._canvas.cubic(image, x + moved[..., 0], y + moved[..., 1])
 
-    def _put_own_lips(self, outer: Pixels, shot: _Shot, image: Pixels, matrix: canon.Affine, warp: Fields) -> None:
+    def _put_own_lips(
+        self, outer: Pixels, shape: MouthShape, image: Pixels, matrix: canon.Affine, warp: Fields
+    ) -> None:
         """Lips again at full sharpness: around the line the two fields must not be mixed by interpolation."""
-        shape = shot.shape
         tall = shape.gap + 24.0
         rect = (
             shape.centre - 1.3 * shape.half,
@@ -182,9 +190,9 @@ class RewriteRenderer:
         outer[window.slices] = self._canvas.cubic(image, x + a * dx + b * dy, y + c * dx + d * dy)
 
     def _put_lips(self, outer: Pixels, shot: _Shot, matrix: canon.Affine, warp: Fields, change: Picture) -> None:
-        """The resting lips of the reference over the frame, opened, in the frame's light.
+        """The lips at rest over the frame, opened, in the frame's light.
 
-        `change`: how much brighter the skin is than in the reference, small, over KEY_BOX: (rows, columns, 3)."""
+        `change`: how much brighter the skin is than in their picture, small, over KEY_BOX: (rows, columns, 3)."""
         window = Window(self._canvas, matrix, KEY_BOX, outer.shape)
         dx, dy = _displacement(window, warp)
         x, y = window.points()
@@ -257,7 +265,7 @@ def _displacement(window: Window, warp: Fields) -> tuple[Pixels, Pixels]:
 
 
 def _distance(shape: MouthShape) -> Picture:
-    """0 in the middle of the mouth, 1 on the rim of what the reference replaces."""
+    """0 in the middle of the mouth, 1 on the rim of what the resting lips replace."""
     x, y = light.points()
     across = np.abs(x - shape.centre) / (1.9 * shape.half)
     level = y - shape.c0

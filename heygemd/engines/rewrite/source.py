@@ -15,7 +15,7 @@ from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
 from heygemd.engines.rewrite import lively
 from heygemd.engines.rewrite.inside import KEY_BOX
-from heygemd.engines.rewrite.material import REFERENCE, KeyFrame, ShotMaterial, material_of
+from heygemd.engines.rewrite.material import KeyFrame, ShotMaterial, material_of
 from heygemd.engines.rewrite.own import learn_own
 from heygemd.engines.rewrite.shape import FIELD_BOX
 from heygemd.faces import canon
@@ -66,7 +66,7 @@ class RewriteAnalyser:
         choice = options.face_box or options.face
         self._rate = video.fps
         self._fps = float(video.fps)
-        self._interior = options.interior
+        self._options = options
         self._own_speech = own_speech
         self._tracker = FaceTracker(detector, choice, video.width, video.height, self._fps)
         self._path = work / "mouths.bin"
@@ -126,11 +126,11 @@ class RewriteAnalyser:
             if not len(rows):
                 continue
             keys = [k for k in self._keys if track.shot[k.index] == number]
-            made = material_of(number, rows, self._spool.read, keys, track, raw, self._fps, self._interior)
+            made = material_of(number, rows, self._spool.read, keys, track, raw, self._fps, self._options)
             if made is None:
                 continue
             shift[rows], opening[rows], trust[rows] = made.shift, made.opening, made.trust
-            if made.mode == REFERENCE:
+            if made.speaks:
                 sure = made.trust > 0
                 speaking[:, rows[sure]] = made.opening[sure], made.width[sure]
             shots.append(made)
@@ -189,8 +189,9 @@ def _summary(track: FaceTrack, shots: list[ShotMaterial], trust: NDArray[np.floa
             {
                 "shot": made.number,
                 "frames": len(made.rows),
-                "mode": made.mode,
-                "reason": made.reason,
+                "speaks": made.speaks,
+                "lips": made.lips,
+                "lips_why": made.lips_why,
                 "interior": made.inside.source,
                 "interior_why": made.inside.why,
                 "side_light": round(made.inside.side_light, 2),

@@ -17,7 +17,7 @@ _KEY_SCALE = 2.0
 
 def stand_in(video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
     """Analysis and motion of `num_frames` frames whose region has about so many pixels, in the middle of the picture.
-    The mode is the one that takes most: a mouth that speaks already, whose lips are replaced."""
+    It is the sort of mouth that takes most: one that speaks already, whose lips are replaced."""
     x0, y0, x1, y1 = FIELD_BOX
     scale = float(np.sqrt(region[0] * region[1] / ((x1 - x0) * (y1 - y0))))
     shift = np.array([video.width, video.height]) / 2 - scale * np.array([(x0 + x1) / 2, (y0 + y1) / 2])
@@ -40,7 +40,7 @@ def stand_in(video: VideoInfo, region: tuple[int, int], num_frames: int) -> tupl
         "mouth_opening": np.zeros(count, np.float32),
         "mouth_trust": np.ones(count, np.float32),
         "shot0_shape": mouth.to_row(),
-        "shot0_numbers": np.array([1.0, _KEY_SCALE, 14.0, 20.0], np.float32),
+        "shot0_numbers": np.array([1.0, 1.0, _KEY_SCALE, 14.0, 20.0], np.float32),
         "shot0_inside": np.full((int(SIZE[1] * SCALE), int(SIZE[0] * SCALE), 3), 90, np.uint8),
         "shot0_picture": np.full((*key, 3), 128, np.uint8),
     }

@@ -23,8 +23,8 @@ MEDIA = Path(__file__).resolve().parents[3] / "../shared/media"
 VIDEO = VideoInfo(512, 400, Fraction(25), 1, 0.04, "yuv420p", still=True)
 
 
-def analyse(frames: list[np.ndarray], work: Path, video: VideoInfo) -> Analysis:
-    analyser = RewriteEngine().analyser(video, Options(), None, work, CascadeDetector())
+def analyse(frames: list[np.ndarray], work: Path, video: VideoInfo, options: Options | None = None) -> Analysis:
+    analyser = RewriteEngine().analyser(video, options or Options(), None, work, CascadeDetector())
     for i, frame in enumerate(frames):
         analyser.update(AnalysisFrame(i, frame, 1.0))
     return analyser.finish()
@@ -85,7 +85,7 @@ def test_the_arrays_survive_npz_without_pickle(still: Analysis, tmp_path: Path) 
     np.savez(tmp_path / "a.npz", **still.arrays)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
         assert set(stored) == set(still.arrays)
-    assert still.summary["shots"][0]["mode"] == "own"
+    assert still.summary["shots"][0]["lips"] == "own"
     assert still.summary["frames_without_face"] == 0
 
 
@@ -121,6 +121,31 @@ def test_the_mouth_opens_and_closes(still: Analysis, portrait: np.ndarray, tmp_p
     frames = [draw(renderer, i, 0, portrait) for i in range(40)]
     seen = analyse(frames, tmp_path, replace(VIDEO, still=False, num_frames=40))
     assert np.corrcoef(seen.arrays["mouth_opening"], command)[0, 1] > 0.85
+
+
+@pytest.mark.parametrize("lips", ["own", "resting"])
+@pytest.mark.parametrize("speaks", [False, True], ids=["still mouth", "speaking mouth"])
+def test_lips_can_be_asked_for_whatever_the_source_does(
+    still: Analysis, portrait: np.ndarray, tmp_path: Path, lips: str, speaks: bool
+) -> None:
+    """What is drawn follows the new speech, not the mouth that moves in the source."""
+    n = 40
+    source = [portrait] * n
+    before = 0.5 - 0.5 * np.cos(np.arange(n) / 2.1)
+    if speaks:
+        renderer = renderer_of(still, motion_of(before), VIDEO)
+        source = [draw(renderer, i, 0, portrait) for i in range(n)]
+    video = replace(VIDEO, still=False, num_frames=n)
+    analysis = analyse(source, tmp_path, video, Options(lips=lips))
+    (shot,) = analysis.summary["shots"]
+    assert (shot["speaks"], shot["lips"]) == (speaks, lips)
+    assert shot["lips_why"].startswith("asked for; the person speaks" if speaks else "asked for; the mouth hardly")
+    command = 0.5 - 0.5 * np.cos(np.arange(n) / 3.0)
+    renderer = renderer_of(analysis, motion_of(command), video)
+    drawn = [draw(renderer, i, i, frame) for i, frame in enumerate(source)]
+    seen = analyse(drawn, tmp_path, video).arrays["mouth_opening"]
+    r, leak = np.corrcoef(seen, command)[0, 1], np.corrcoef(before, command)[0, 1]
+    assert r > 0.8 > abs(leak), f"r {r:.2f}"
 
 
 def test_a_held_opening_does_not_flicker(still: Analysis, portrait: np.ndarray) -> None:
@@ -168,7 +193,7 @@ def test_a_talking_person_obeys(name: str, tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.mkdir(), second.mkdir()
     analysis = analyse(frames, first, video)
-    assert analysis.summary["shots"][0]["mode"] == "reference"
+    assert analysis.summary["shots"][0]["lips"] == "resting"
     command = 0.45 - 0.45 * np.cos(np.arange(len(frames)) / 4.0)
     renderer = renderer_of(analysis, motion_of(command, full=full_opening(analysis)), video)
     spoken = [draw(renderer, i, i, frame) for i, frame in enumerate(frames)]
