@@ -1,7 +1,7 @@
 """The operator's checkpoints: which files are known, which are here, and which of them `auto` takes.
 
 A file is identified by its hash, else by the names and shapes in it. Nothing here imports torch: shapes are read with
-`engines.wav2lip.container`, and the one step that needs the numbers themselves runs in a process of its own.
+`weights.container`, and the one step that needs the numbers themselves runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import heygemd
 from heygemd.core.errors import CheckpointError, ConfigError, HeygemdError
-from heygemd.engines.wav2lip.container import read_shapes
-from heygemd.engines.wav2lip.variants import VARIANTS, recognise, strip_prefix, variant_named
+from heygemd.engines.wav2lip.variants import VARIANTS, recognise, variant_named
 from heygemd.files import copy_hashed, explained, publish_file, sha256_of, temp_name, write_json
+from heygemd.weights.container import read_shapes, strip_prefix
 
 RECORD = ".verified.json"
 """In the checkpoint folder: what was verified when, so that 400 MB are not hashed for every job."""

@@ -15,9 +15,9 @@ from heygemd.core.errors import CheckpointError, EngineUnavailableError
 from heygemd.core.options import Options
 from heygemd.engines import warm
 from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
-from heygemd.engines.wav2lip.container import read_shapes
 from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, preferred_precisions
-from heygemd.engines.wav2lip.variants import Variant, recognise, strip_prefix
+from heygemd.engines.wav2lip.variants import Variant, recognise
+from heygemd.weights.container import read_shapes, strip_prefix
 
 if TYPE_CHECKING:
     from heygemd.faces.detect import FaceDetector

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from heygemd.core.errors import CheckpointError
-from heygemd.engines.wav2lip.archive import read_state
 from heygemd.engines.wav2lip.network import Generator
-from heygemd.engines.wav2lip.variants import Variant, recognise, strip_prefix
+from heygemd.engines.wav2lip.variants import Variant, recognise
+from heygemd.weights.archive import read_state
+from heygemd.weights.container import strip_prefix
 
 
 def read_generator_state(path: Path) -> tuple[Variant, dict[str, Tensor]]:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heygemd.engines.wav2lip.variants import Shape, Variant
+from heygemd.engines.wav2lip.variants import Variant
+from heygemd.weights.container import Shape
 
 
 def seeded_tensor(name: str, shape: Shape) -> Tensor:

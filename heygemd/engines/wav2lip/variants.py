@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-Shape = tuple[int, ...]
+from heygemd.weights.container import Shape
 
 MEL_BANDS = 80
 MEL_COLUMNS = 16
@@ -220,11 +220,6 @@ VARIANTS: tuple[Variant, ...] = (CLASSIC96, COMPRESSED96, HD256, HD288)
 def variant_named(name: str) -> Variant:
     """The variant of that name. Raises KeyError."""
     return {variant.name: variant for variant in VARIANTS}[name]
-
-
-def strip_prefix(keys: list[str]) -> dict[str, str]:
-    """Each key without the `module.` that DataParallel puts before it, and the key it came from."""
-    return {key.removeprefix("module."): key for key in keys}
 
 
 def recognise(shapes: Mapping[str, Shape]) -> Variant | str:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from heygemd.core.errors import CheckpointError
 from heygemd.engines.wav2lip import load_generator
-from heygemd.engines.wav2lip.container import check_instructions, read_shapes
 from heygemd.engines.wav2lip.network import Generator
 from heygemd.engines.wav2lip.seeded import save_seeded, seeded_state, seeded_tensor
 from heygemd.engines.wav2lip.variants import (
@@ -30,9 +29,9 @@ from heygemd.engines.wav2lip.variants import (
     VARIANTS,
     Variant,
     recognise,
-    strip_prefix,
     variant_named,
 )
+from heygemd.weights.container import check_instructions, read_shapes, strip_prefix
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2].parent / "shared" / "golden"

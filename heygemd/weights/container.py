@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 from heygemd.core.errors import CheckpointError
-from heygemd.engines.wav2lip.variants import Shape
 
+Shape = tuple[int, ...]
 Kind = Literal["zip", "torchscript", "safetensors", "pickle"]
 
 MAX_FILE_BYTES = 8 << 30
@@ -210,6 +210,11 @@ class SafeUnpickler(pickle.Unpickler):
         if pid[0] != "storage" or not isinstance(pid[1], str):
             raise ValueError("an unknown storage")
         return self._storage(pid[1], str(pid[2]), int(pid[4]))
+
+
+def strip_prefix(keys: list[str]) -> dict[str, str]:
+    """Each key without the `module.` that DataParallel puts before it, and the key it came from."""
+    return {key.removeprefix("module."): key for key in keys}
 
 
 def named_values(loaded: Any, path: Path) -> dict[str, Any]:

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from heygemd.core.errors import CheckpointError
-from heygemd.engines.wav2lip.container import (
+from heygemd.weights.container import (
     READ_ERRORS,
     SafeUnpickler,
+    Shape,
     explain,
     kind_of,
     named_values,
     no_tensors,
     safetensors_header,
 )
-from heygemd.engines.wav2lip.variants import Shape
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
