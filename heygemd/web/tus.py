@@ -15,6 +15,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
+from pathlib import Path
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -142,7 +143,6 @@ def tus_router(
 async def _receive(request: Request, upload: Upload, start: int) -> int:
     """Append what the request brings; the new offset. What has come before a break is kept."""
     with explained("the uploads"):
-        fd = await to_thread.run_sync(os.open, upload.part, os.O_WRONLY | os.O_CLOEXEC)
         offset = start
         waiting = bytearray()
         try:
@@ -152,12 +152,26 @@ async def _receive(request: Request, upload: Upload, start: int) -> int:
                 waiting += chunk
                 if len(waiting) >= _WRITE_BYTES:
                     data, waiting = bytes(waiting), bytearray()
-                    await to_thread.run_sync(_write, fd, data, offset)
-                    offset += len(data)
+                    begin, offset = offset, offset + len(data)
+                    await _write_to_the_end(upload.part, data, begin)
         finally:
-            _write(fd, bytes(waiting), offset)  # below a MiB; no await here: the task may be ending
-            os.close(fd)
+            _write(upload.part, bytes(waiting), offset)  # below a MiB; no await here: the task may be ending
         return offset + len(waiting)
+
+
+async def _write_to_the_end(path: Path, data: bytes, offset: int) -> None:
+    """In a thread, and a task that is ended meanwhile waits for it: a thread left alone would still write when the next
+    request has been told how much is there."""
+    writing = asyncio.ensure_future(to_thread.run_sync(_write, path, data, offset))
+    ended = False
+    while not writing.done():
+        try:
+            await asyncio.wait({writing})
+        except asyncio.CancelledError:
+            ended = True
+    writing.result()
+    if ended:
+        raise asyncio.CancelledError
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -175,11 +189,17 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _write(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
+def _write(path: Path, data: bytes, offset: int) -> None:
+    if not data:
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(fd, view, offset)
+            view, offset = view[count:], offset + count
+    finally:
+        os.close(fd)
 
 
 async def _has_body(request: Request) -> bool:

@@ -6,12 +6,15 @@ import base64
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 
+from heygemd.web import tus
 from tests.web.conftest import OFFSET, TUS, Maker, Web, create_upload, send
 
 
@@ -207,56 +210,113 @@ def port(web: Web) -> Iterator[int]:
 def _patch(port: int, where: str, cookie: str, offset: int, length: int, data: bytes) -> socket.socket:
     lines = {**TUS, **OFFSET, "Upload-Offset": offset, "Content-Length": length, "Host": "page.test", "Cookie": cookie}
     head = f"PATCH {where} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
     connection.sendall(head.encode() + b"\r\n" + data)
     return connection
 
 
-def _grows_to(path: Path, size: int) -> None:
-    for _ in range(500):
-        if path.exists() and path.stat().st_size >= size:
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError(f"{path} never had {size} bytes")
+def _head(port: int, where: str, cookie: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
+    lines = (f"HEAD {where} HTTP/1.1", "Host: page.test", f"Cookie: {cookie}", "Tus-Resumable: 1.0.0")
+    connection.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+    return connection
 
 
-def test_what_came_before_the_break_is_kept(web: Web, port: int) -> None:
+def _offset(connection: socket.socket) -> int:
+    answer = connection.recv(65536).decode().lower()
+    return int(answer.partition("upload-offset: ")[2].partition("\r\n")[0])
+
+
+def _comes_to(count: Callable[[], int], size: int) -> None:
+    until = time.monotonic() + 120
+    while count() < size:
+        assert time.monotonic() < until, f"never {size} bytes"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of what the server has taken from its connections, on disk or about to be."""
+    sizes: list[int] = []
+    chunks = tus._chunks
+
+    async def noted(request: Any) -> AsyncIterator[bytes]:
+        async for chunk in chunks(request):
+            sizes.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(tus, "_chunks", noted)
+    return sizes
+
+
+def test_what_came_before_the_break_is_kept(web: Web, port: int, received: list[int]) -> None:
     client = web.guest()
     data = os.urandom(3_000_000)
     where = create_upload(client, "a.mp4", len(data)).headers["location"]
     cookie = f"heygemd_session={client.cookies['heygemd_session']}"
     part = web.site.uploads.get(*_whose(web, where)).part
     connection = _patch(port, where, cookie, 0, len(data), data[:1_800_000])
-    _grows_to(part, 1 << 20)
+    _comes_to(lambda: sum(received), 1_800_000)
+    assert part.stat().st_size < 1_800_000, "the rest of a MiB waits for more"
     connection.close()
-    _grows_to(part, 1_800_000)
-    offset = int(client.head(where, headers=TUS).headers["upload-offset"])
+    _comes_to(lambda: part.stat().st_size, 1_800_000)
+    with _head(port, where, cookie) as asking:
+        offset = _offset(asking)
     assert offset == 1_800_000
     assert send(client, where, offset, data[offset:]).status_code == 204
     assert web.site.uploads.whole(*_whose(web, where)).media.read_bytes() == data
 
 
-def test_a_client_that_comes_back_takes_over(web: Web, port: int) -> None:
+def test_a_client_that_comes_back_takes_over(web: Web, port: int, received: list[int]) -> None:
     """Its old connection hangs: nobody told the server that it is gone."""
     client = web.guest()
     data = os.urandom(3_000_000)
     where = create_upload(client, "a.mp4", len(data)).headers["location"]
     cookie = f"heygemd_session={client.cookies['heygemd_session']}"
-    part = web.site.uploads.get(*_whose(web, where)).part
     old = _patch(port, where, cookie, 0, len(data), data[:1_500_000])
-    _grows_to(part, 1 << 20)
-    new = socket.create_connection(("127.0.0.1", port), timeout=20)
-    new.sendall(
-        f"HEAD {where} HTTP/1.1\r\nHost: page.test\r\nCookie: {cookie}\r\nTus-Resumable: 1.0.0\r\n\r\n".encode()
-    )
-    answer = new.recv(65536).decode().lower()
-    offset = int(answer.partition("upload-offset: ")[2].partition("\r\n")[0])
+    _comes_to(lambda: sum(received), 1_500_000)
+    new = _head(port, where, cookie)
+    offset = _offset(new)
     assert offset == 1_500_000, "what the old request had brought is on disk before the new one is answered"
     assert b" 423 " in old.recv(65536).splitlines()[0]
     last = _patch(port, where, cookie, offset, len(data) - offset, data[offset:])
     assert b" 204 " in last.recv(65536).splitlines()[0]
     for connection in (old, new, last):
         connection.close()
+    assert web.site.uploads.whole(*_whose(web, where)).media.read_bytes() == data
+
+
+def test_who_takes_over_waits_for_a_write_under_way(web: Web, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that stalls is when connections break: what a thread has not written yet must not come later."""
+    client = web.guest()
+    data = os.urandom(3_000_000)
+    where = create_upload(client, "a.mp4", len(data)).headers["location"]
+    cookie = f"heygemd_session={client.cookies['heygemd_session']}"
+    part = web.site.uploads.get(*_whose(web, where)).part
+    began, go_on = threading.Event(), threading.Event()
+    write = tus._write
+
+    def slow(path: Path, data: bytes, offset: int) -> None:
+        began.set()
+        assert go_on.wait(120)
+        write(path, data, offset)
+
+    monkeypatch.setattr(tus, "_write", slow)
+    monkeypatch.setattr(tus, "_TAKEOVER_SECONDS", 120.0)
+    old = _patch(port, where, cookie, 0, len(data), data[:1_500_000])
+    assert began.wait(120)
+    new = _head(port, where, cookie)
+    new.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        new.recv(65536)
+    go_on.set()
+    new.settimeout(120)
+    offset = _offset(new)
+    assert 1 << 20 <= offset == part.stat().st_size
+    assert b" 423 " in old.recv(65536).splitlines()[0]
+    old.close()
+    new.close()
+    assert send(client, where, offset, data[offset:]).status_code == 204
     assert web.site.uploads.whole(*_whose(web, where)).media.read_bytes() == data
 
 
