@@ -130,6 +130,8 @@ def _sweep_once(site: Site) -> int:
     """Old uploads, and what the page remembers of jobs that are gone."""
     count = site.uploads.sweep(time.time())
     for folder in site.records.users():
-        user = User("", folder)
-        site.jobs.forget(folder, {mine.record.job for mine in site.jobs.all(user) if mine.record})
+        known = {record.job for record in site.records.all_of(folder)}  # before: a job that comes meanwhile is not gone
+        found = {mine.record.job for mine in site.jobs.all(User("", folder)) if mine.record}
+        for job in known - found:
+            site.records.remove(folder, job)
     return count

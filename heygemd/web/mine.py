@@ -147,12 +147,6 @@ class MyJobs:
                 told["message"] = told["message"].replace(f"{record.job}.audio", record.audio_name.rpartition(".")[0])
         return {key: self._discretion.text(words) for key, words in told.items()}
 
-    def forget(self, user: str, keep: set[str]) -> None:
-        """Drop the records of `user` whose jobs are not in `keep`."""
-        for record in self._records.all_of(user):
-            if record.job not in keep:
-                self._records.remove(user, record.job)
-
 
 def _renamed(record: Record, strays: dict[str, View]) -> str | None:
     """Somebody else dropped a job of the same name at the same moment: the daemon gave ours a counter."""
