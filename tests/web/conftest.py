@@ -37,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=missing))
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the stand-in of the daemon waits for a thread of this very process, however busy the machine is."""
+    for place in ("heygemd.web.api.ANSWER_SECONDS", "heygemd.web.operators._ANSWER_SECONDS"):
+        monkeypatch.setattr(place, 120.0)
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path / "share", tmp_path / "state")

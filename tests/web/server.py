@@ -31,7 +31,8 @@ class WebServer:
         until = time.monotonic() + 120
         while not self.url:
             assert self._process.poll() is None and time.monotonic() < until, self._log.read_text()
-            for line in self._log.read_text().splitlines():
+            written, _, _torn = self._log.read_text().rpartition("\n")
+            for line in written.splitlines():
                 if line.startswith("{") and (found := json.loads(line))["event.action"] == "web.started":
                     self.url = found["url.full"]
             time.sleep(0.1)
@@ -41,7 +42,7 @@ class WebServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            assert self._process.wait(30) == 0, self._log.read_text()
+            assert self._process.wait(120) == 0, self._log.read_text()
         finally:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import os
+import random
 import re
 import shutil
 import zipfile
@@ -31,6 +32,8 @@ pytestmark = [
 ]
 
 PATIENCE_MS = 60_000
+RENDER_MS = 240_000
+"""What a render may take where others keep both cores busy."""
 
 NOTE_CLICKS = """input => {
   window.clicks = 0;
@@ -114,10 +117,11 @@ def choose(page: Page, view: str, *files: tuple[int, Path | list[Path]]) -> None
 
 def in_the_page(page: Page, path: str) -> Any:
     """The answer to a GET with this browser's own session."""
-    return page.context.request.get(path)
+    return page.context.request.get(path, timeout=PATIENCE_MS)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     outside = []
     page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") and server.url not in r.url else 0)
@@ -127,7 +131,8 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     preview = page.locator("#make .preview video")
     preview.wait_for()
     expect(page.locator("#make .file[data-state=ready]")).to_have_count(2)
-    assert preview.evaluate("video => video.readyState") >= 1, "the source plays before anything is rendered"
+    # The source plays before anything is rendered.
+    page.wait_for_function("() => document.querySelector('#make .preview video').readyState >= 1")
     estimate = re.compile(r"(About|Perhaps) .* once it starts.* frames, engine rewrite")
     expect(page.locator("#make .estimate")).to_have_text(estimate)
     page.locator("#make summary").filter(has_text="Options").click()
@@ -137,7 +142,7 @@ def test_make_a_video(page: Page, clips: Path, server: WebServer) -> None:
     panel = page.locator(".panel")
     expect(panel).to_be_focused()
     chip = panel.locator(".chip")
-    expect(chip).to_have_text(re.compile("^(done|failed)$"))
+    expect(chip).to_have_text(re.compile("^(done|failed)$"), timeout=RENDER_MS)
     assert chip.inner_text() == "done", panel.inner_text()
     seen: list[tuple[str, int]] = page.evaluate("() => window.readings")
     assert len({percent for _, percent in seen}) >= 3, f"the bar moves: {seen}"
@@ -182,6 +187,7 @@ def _two_users_are_isolated(page: Page, server: WebServer) -> None:
     link = page.evaluate("() => navigator.clipboard.readText()")
     with browser.new_context() as context:
         shared = context.new_page()
+        shared.set_default_timeout(PATIENCE_MS)
         shared.goto(link)
         shared.locator("video").evaluate("video => video.readyState || new Promise(r => (video.onloadedmetadata = r))")
         expect(shared.get_by_role("heading", name="lecture")).to_be_visible()
@@ -189,7 +195,7 @@ def _two_users_are_isolated(page: Page, server: WebServer) -> None:
 
 def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> None:
     """At 60 % the connection is gone for good and the page is closed; later the same file is chosen again."""
-    data = os.urandom(2_000_000)
+    data = random.Random(6).randbytes(2_000_000)
     clip = tmp_path / "long talk.wav"
     clip.write_bytes(data)
     sent: list[int] = []
@@ -236,8 +242,19 @@ def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> N
     assert bytes(content) == hashlib.sha256(data).digest()
 
 
+@contextlib.contextmanager
+def paused(share: Path) -> Iterator[None]:
+    """What is handed in meanwhile waits, however long the browser takes."""
+    (share / "PAUSE").touch()
+    try:
+        yield
+    finally:
+        (share / "PAUSE").unlink()
+
+
 @pytest.mark.slow
-def test_a_batch(page: Page, clips: Path) -> None:
+@pytest.mark.timeout(900)
+def test_a_batch(page: Page, clips: Path, share: Path) -> None:
     page.get_by_role("link", name="Batch").click()
     videos = [clips / "portrait.mp4", clips / "one.png", clips / "nobody.png"]
     choose(page, "batch", (0, videos), (1, [clips / "greeting.wav", clips / "greeting.wav"]))
@@ -247,25 +264,27 @@ def test_a_batch(page: Page, clips: Path) -> None:
     expect(page.locator("#batch .estimate")).to_have_text("3 videos will be made.")
     page.locator("#batch summary").filter(has_text="Options").click()
     page.locator("#batch select[name=quality]").select_option("draft")
-    page.locator("#batch").get_by_role("button", name="Start").click()
-    expect(page).to_have_url(re.compile("#videos$"))
     rows = page.locator(".batch tr[data-job]")
-    expect(rows).to_have_count(3)
-    expect(rows.first.locator("img")).to_have_js_property("complete", True)
-    assert rows.locator("strong").all_inner_texts() == ["portrait", "one", "nobody"], "in the order that was chosen"
-    assert page.evaluate("() => scrollY") == 0, "the heading is not below the sticky top"
+    one = rows.filter(has_text="one.png")
+    with paused(share):
+        page.locator("#batch").get_by_role("button", name="Start").click()
+        expect(page).to_have_url(re.compile("#videos$"))
+        expect(page.get_by_role("heading", name="My videos")).to_be_visible()  # what shows it has scrolled, too
+        expect(rows).to_have_count(3)
+        expect(rows.first.locator("img")).to_have_js_property("complete", True)
+        assert rows.locator("strong").all_inner_texts() == ["portrait", "one", "nobody"], "in the order that was chosen"
+        assert page.evaluate("() => scrollY") == 0, "the heading is not below the sticky top"
+        expect(one.locator(".chip")).to_have_text("waiting")
+        one.get_by_role("button", name="Cancel").press("Enter")
+        expect(one.locator(".chip")).to_have_text("cancelled")
+        expect(one.get_by_role("button", name="Try again")).to_be_focused()
+        one.get_by_role("button", name="Try again").press("Enter")
     zip_link = page.get_by_role("link", name="Download all as zip")
-    one = rows.filter(has_text="one.png")  # one slot renders: it still waits behind the first
-    expect(one.locator(".chip")).to_have_text(re.compile("waiting|copying|preparing|rendering"))
-    one.get_by_role("button", name="Cancel").press("Enter")
-    expect(one.locator(".chip")).to_have_text("cancelled")
-    expect(one.get_by_role("button", name="Try again")).to_be_focused()
-    one.get_by_role("button", name="Try again").press("Enter")
     failed = rows.filter(has_text="nobody")
-    expect(failed.locator(".chip")).to_have_text("failed")
+    expect(failed.locator(".chip")).to_have_text("failed", timeout=RENDER_MS)
     expect(failed.locator(".error")).to_contain_text("What to do")
     expect(failed.get_by_role("button", name="Try again")).to_be_enabled()
-    expect(page.locator(".batch .head")).to_contain_text("2 of 3 done · 1 failed")
+    expect(page.locator(".batch .head")).to_contain_text("2 of 3 done · 1 failed", timeout=RENDER_MS)
     with page.expect_download() as download:
         zip_link.click()
     with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
@@ -341,11 +360,11 @@ def test_a_session_that_is_over(page: Page) -> None:
 def test_the_microphone(page: Page) -> None:
     page.get_by_role("radio", name="Microphone").check()
     page.get_by_role("button", name="Record").click()
-    page.wait_for_timeout(1500)
+    expect(page.get_by_role("timer")).to_have_text(re.compile("0:(0[2-9]|[1-5][0-9])"))  # since it really records
     page.get_by_role("button", name="Stop").click()
     ready = page.locator("#make .file[data-state=ready]")
     expect(ready).to_contain_text("Recording")
-    expect(ready.locator(".words")).to_contain_text(re.compile(r"[12] s"))
+    expect(ready.locator(".words")).to_contain_text(re.compile(r"\b[1-9][0-9]* s"))
 
 
 def test_only_with_the_keyboard(page: Page, clips: Path) -> None:
@@ -399,8 +418,8 @@ def test_on_a_phone(browser: Browser, server: WebServer, clips: Path, language: 
         assert (sum(map(int, re.findall(r"\d+", background))) < 200) == (scheme == "dark")
         heading = page.locator("#videos h1").inner_text()
         assert heading == {"en": "My videos", "zh": "我的视频"}[language]
-        page.locator("#theme").tap()
-        assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") != background
+        page.locator("#theme").tap()  # the click that follows from it comes when the browser has understood the gesture
+        page.wait_for_function("before => getComputedStyle(document.body).backgroundColor !== before", arg=background)
 
 
 @pytest.mark.slow
@@ -420,7 +439,7 @@ def test_operators_below_a_path(browser: Browser, share: Path) -> None:
             assert answer.status == 403
             expect(page.get_by_text("This page is for operators.")).to_be_visible()
         with browser.new_context() as context:
-            assert context.request.get(f"{server.url}operators/en/").status == 401
+            assert context.request.get(f"{server.url}operators/en/", timeout=PATIENCE_MS).status == 401
         with browser.new_context(http_credentials={"username": "ana", "password": WORDS}, locale="en") as context:
             _operate(visit(context, server.url), server)
         assert server.failures() == []
