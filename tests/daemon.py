@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -67,10 +68,10 @@ class Daemon:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=120, env=self.environment
+            self.command(*arguments), capture_output=True, text=True, timeout=180, env=self.environment
         )
 
-    def stop(self, timeout: float = 60) -> int:
+    def stop(self, timeout: float = 120) -> int:
         """SIGTERM, as systemd does; the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -80,24 +81,20 @@ class Daemon:
         """SIGKILL the daemon and, as a machine that loses power would, everything it started."""
         if self.process is None:
             return
-        for pid in [*self.children(), self.process.pid]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait(30)
+        still: list[int] = []  # all stand still before the first is gone: none sees another die, none starts one more
+        while fresh := [pid for pid in (self.process.pid, *self.children()) if pid not in still]:
+            _signal(signal.SIGSTOP, fresh)
+            still += fresh
+        _signal(signal.SIGKILL, still)
+        self.process.wait(120)
         self.process = None
 
     def children(self) -> list[int]:
         """Pids of all descendants."""
         assert self.process is not None
-        parents: dict[int, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
+        parents = {
+            int(entry.name): _parent(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdecimal()
+        }
         found, todo = [], [self.process.pid]
         while todo:
             parent = todo.pop()
@@ -105,6 +102,26 @@ class Daemon:
             found += below
             todo += below
         return found
+
+    def rendering(self) -> list[int]:
+        """Pids of workers that are in the middle of a segment: they stand still from now on, and cannot end it."""
+        found = []
+        for pid in self.children():
+            if "heygemd.work.worker" not in _command(pid):
+                continue
+            _signal(signal.SIGSTOP, [pid])
+            # Its encoder has begun and it has not taken the end of it.
+            if any("/segments/" in _command(one) for one in self.children() if _parent(one) == pid):
+                found.append(pid)
+            else:
+                _signal(signal.SIGCONT, [pid])
+        return found
+
+    def wait_rendering(self) -> int:
+        """The same, waited for; one of them, the others go on."""
+        pid, *others = self.wait(self.rendering, what="a worker in the middle of a segment")
+        _signal(signal.SIGCONT, others)
+        return int(pid)
 
     def drop(self, clip: Path, voice: Path, *names: str) -> None:
         """A pair for each name; a name may lead into a folder."""
@@ -115,7 +132,8 @@ class Daemon:
             shutil.copy(voice, target.with_suffix(".wav"))
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        written, _, _torn = self.log.read_text().rpartition("\n")  # who reads meets the writer in the middle of a line
+        lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
         return [line for line in lines if name is None or line["event.action"] == name]
 
     def status(self, job: str) -> dict[str, Any]:
@@ -148,3 +166,24 @@ class Daemon:
     def files(self, folder: str) -> set[str]:
         base = self.root / folder
         return {str(p.relative_to(base)) for p in base.rglob("*") if p.is_file() and not p.name.startswith(".heygemd-")}
+
+
+def _signal(number: signal.Signals, pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _command(pid: int) -> str:
+    """Its command line; empty for one that is gone, or dead and not yet taken note of."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -6,7 +6,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from heygemd.core.settings import EngineSettings, ProvenanceSettings
 from heygemd.gpu.devices import CardSnapshot
 from heygemd.spool.layout import Layout
 from tests.certificates import make_chain
+from tests.ports import free_port
 
 from .conftest import Run
 
@@ -304,7 +304,8 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(("body", "level"), [(b"heygemd_jobs 3", "ok"), (b"another exporter", "fail")])
-def test_a_port_that_is_taken(body: bytes, level: str) -> None:
+def test_a_port_that_is_taken(body: bytes, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit, "_ANSWER_SECONDS", 120.0)  # the server is a thread of this process
     page = type("Page", (_Page,), {"body": body})
     with http.server.HTTPServer(("127.0.0.1", 0), page) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -321,9 +322,7 @@ def test_a_port_that_is_taken(body: bytes, level: str) -> None:
 
 
 def test_a_port_that_is_free(layout: Layout) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     found = list(unit.check_ports(settings_of(layout, metrics={"port": port}, web={"port": 0})))
     assert [(f.level, f.message) for f in found] == [("ok", f"metrics.port {port} is free")]
 

@@ -21,6 +21,12 @@ from heygemd.spool.viewing import all_views
 from .conftest import Run, write_status
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked is a thread of this very process, however busy the machine is."""
+    monkeypatch.setattr(queue, "ANSWER_SECONDS", 120.0)
+
+
 @contextmanager
 def fake_daemon(layout: Layout, *, ok: bool, message: str, **details: object) -> Iterator[list[tuple[str, str | None]]]:
     """Answers the first request; holds the lock, so that it counts as running."""

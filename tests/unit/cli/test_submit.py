@@ -119,7 +119,7 @@ def test_waiting_until_it_is_done(layout: Layout) -> None:
 
     thread = threading.Thread(target=daemon)
     thread.start()
-    view = follow(layout, "a", bar, timeout_seconds=20)
+    view = follow(layout, "a", bar, timeout_seconds=200)
     thread.join()
     assert view["state"] == "done"
 
@@ -141,6 +141,6 @@ def test_the_wait_exits_by_the_result(heygemd: Run, on: list[str], layout: Layou
 
     thread = threading.Thread(target=daemon, daemon=True)
     thread.start()
-    done = heygemd("submit", *on, pair[0], "--text", "x", "--name", "j", "--wait", "--timeout", "30", "--json")
+    done = heygemd("submit", *on, pair[0], "--text", "x", "--name", "j", "--wait", "--timeout", "200", "--json")
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "HG-1006"

@@ -178,7 +178,7 @@ def test_the_terminal_is_left_clean(on: list[str], layout: Layout, tmp_path: Pat
 
     def read_until(word: bytes | None) -> None:
         nonlocal seen
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while word is None or word not in seen:
             assert time.monotonic() < until, seen
             if not select.select([master], [], [], 0.5)[0]:
@@ -195,7 +195,7 @@ def test_the_terminal_is_left_clean(on: list[str], layout: Layout, tmp_path: Pat
         read_until(b"87")
         process.send_signal(number)
         read_until(None)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()

@@ -98,7 +98,7 @@ def watch(look: Callable[[], list[CardSnapshot]]) -> DeviceWatch:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)

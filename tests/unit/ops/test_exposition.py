@@ -24,6 +24,7 @@ from heygemd.ops.events import EVENTS
 from heygemd.ops.exposition import Figures, exposed
 from heygemd.ops.logs import get_logger, log_event
 from heygemd.ops.metrics import LABELS, METRICS, document, series_names
+from tests.ports import free_port
 
 REPO = Path(__file__).parents[3]
 JOB = {"job": "a", "job_id": "1"}
@@ -31,13 +32,6 @@ JOB = {"job": "a", "job_id": "1"}
 
 def say(name: str, **fields: Any) -> None:
     log_event(get_logger(), name, **fields)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +196,7 @@ def test_a_file_for_node_exporter(tmp_path: Path) -> None:
     umask = os.umask(0o077)
     try:
         with exposed(MetricsSettings(textfile=str(path), textfile_seconds=1), never):
-            until = time.monotonic() + 20
+            until = time.monotonic() + 120
             while not path.exists():
                 assert time.monotonic() < until
                 time.sleep(0.02)
@@ -223,7 +217,7 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
 
     missing = tmp_path / "nowhere" / "heygemd.prom"
     with exposed(MetricsSettings(textfile=str(missing), textfile_seconds=1), log):
-        assert done.wait(20)
+        assert done.wait(120)
         time.sleep(1.5)  # the next try is over
     assert [name for name, _ in told] == ["metrics.failed"]
     assert str(missing) in str(told[0][1]["error"])

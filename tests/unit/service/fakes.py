@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import wait
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -230,15 +231,17 @@ class Rig:
 
     def run(self, rounds: int = 200, step_seconds: float = 1.0, enough: Callable[[], bool] = lambda: False) -> None:
         """Rounds until nothing is left to do, or it is `enough`."""
-        import time
-
         for _ in range(rounds):
-            self.dispatcher.step(0.0)
+            self.step()
             self.clock.now += step_seconds
             if self.dispatcher.idle or enough():
                 return
-            time.sleep(0.002)  # the pool's threads need a moment
         raise AssertionError(f"not idle after {rounds} rounds: {self.dispatcher.counts}, {self.events[-5:]}")
+
+    def step(self) -> None:
+        """One round; what it gave to threads is done then, and every view shown, however busy the machine is."""
+        self.dispatcher.step(0.0)
+        wait([*self.dispatcher._pool._futures, *self.dispatcher._board._last], timeout=60)
 
     def names(self) -> list[str]:
         return [name for name, _ in self.events]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -189,8 +188,7 @@ def test_a_full_disk_pauses_everything_and_it_goes_on_by_itself(tmp_path: Path) 
     rig = Rig(tmp_path, script=failing("render", errors.DiskFullError("no room on the state disk"), until_try=6))
     rig.submit()
     for _ in range(500):
-        rig.dispatcher.step(0.0)
-        time.sleep(0.002)
+        rig.step()
         if rig.dispatcher.pauses.reason:
             break
         rig.clock.now += 0.01
@@ -278,10 +276,9 @@ def test_cancel_while_queued_and_while_running(rig: Rig) -> None:
     rig.executor.hold = True
     second = rig.submit("second")
     for _ in range(500):
-        rig.dispatcher.step(0.0)
+        rig.step()
         if rig.executor.waiting:
             break
-        time.sleep(0.005)  # a pool thread stages it
     assert rig.dispatcher.cancel(second.id)
     assert rig.executor.cancelled
     rig.executor.hold = False
@@ -307,9 +304,8 @@ def test_finished_segments_are_not_rendered_again_after_a_restart(tmp_path: Path
     before.executor.script = lambda task, _try: errors.DiskFullError("x") if task.kind == "finish" else None
     job = before.submit()
     for _ in range(500):
-        before.dispatcher.step(0.0)
+        before.step()
         before.clock.now += 0.01
-        time.sleep(0.002)
         if before.dispatcher.pauses.reason:
             break
     before.dispatcher.close()
