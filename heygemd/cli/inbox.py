@@ -42,7 +42,7 @@ def submit(
         Path | None, typer.Option("--consent", metavar="FILE", help="Shows that the person in the video agreed.")
     ] = None,
     folder: Annotated[str, typer.Option("--folder", metavar="DIR", help="Folder within the inbox.")] = "",
-    priority: Annotated[int, typer.Option("--priority", min=-100, max=100, help="Higher goes first.")] = 0,
+    priority: Annotated[int | None, typer.Option("--priority", min=-100, max=100, help="Higher goes first.")] = None,
     engine: EngineOption = None,
     option: OptionOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result, and exit by it.")] = False,

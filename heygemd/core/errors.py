@@ -18,6 +18,8 @@ class HeygemdError(Exception):
     default_remedy: ClassVar[str] = "See the log of the job."
 
     def __init__(self, message: str, *, remedy: str | None = None, path: str | None = None, **details: Any) -> None:
+        """`details`: the numbers and names in the message, units in their keys, for whoever does not read English.
+        `case` among them says which of the class's sentences it is (web/texts: error.<code>.<case>)."""
         super().__init__(message)
         self.message = message
         self.remedy = remedy or self.default_remedy

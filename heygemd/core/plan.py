@@ -215,6 +215,7 @@ def choices(predict: Predict, offers: Sequence[DeviceOffer], *, what: str) -> tu
         f"{what} needs at least {_mib(smallest or 0)} MiB at its smallest; the largest device offers {_mib(most)} MiB",
         remedy=f"Give the daemon a device that offers {_mib(smallest or 0)} MiB to renders (`heygemd doctor` lists "
         "them), or set `resolution_limit` in the job: a smaller picture takes less.",
+        case="memory",
         needed_bytes=smallest or 0,
         offered_bytes=most,
     )

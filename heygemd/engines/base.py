@@ -211,4 +211,4 @@ def load_engine(name: str) -> LipSyncEngine:
             engine: LipSyncEngine = point.load()()
             return engine
     known = ", ".join(engine_names()) or "none"
-    raise EngineUnavailableError(f"there is no engine named {name!r}; known: {known}")
+    raise EngineUnavailableError(f"there is no engine named {name!r}; known: {known}", case="unknown", engine=name)

@@ -161,9 +161,11 @@ def _info(track: AudioTrack, measure: _Measure) -> AudioInfo:
     name = track.path.name
     seconds = measure.num_samples / track.sample_rate
     if measure.num_samples == 0 and measure.num_errors:
-        raise UnreadableMediaError(f"{name}: its sound cannot be decoded", path=str(track.path))
+        raise UnreadableMediaError(f"{name}: its sound cannot be decoded", path=str(track.path), case="sound")
     if seconds < SHORTEST_SECONDS:
-        raise NoAudioError(f"{name}: its sound lasts only {seconds:.3f} s", path=str(track.path))
+        raise NoAudioError(
+            f"{name}: its sound lasts only {seconds:.3f} s", path=str(track.path), case="too_short", seconds=seconds
+        )
     notes: tuple[str, ...] = ()
     if measure.num_errors:
         notes = (f"damaged: the decoder complained {measure.num_errors} times; what could be decoded was used",)
@@ -183,6 +185,8 @@ def _measure(track: AudioTrack, limits: MediaLimits, log: Path | None) -> _Measu
             raise LimitError(
                 f"{track.path.name}: its sound lasts longer than the limit of {limits.max_seconds:.0f} s",
                 path=str(track.path),
+                case="longer",
+                limit_seconds=limits.max_seconds,
             )
         wide = chunk.astype(np.float64)
         gram += wide.T @ wide

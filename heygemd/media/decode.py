@@ -91,6 +91,8 @@ class AnalysisFrames:
                     raise LimitError(
                         f"{name}: more than {most_frames} frames, the limit for {self._limits.max_seconds:.0f} s",
                         path=str(self._path),
+                        case="longer",
+                        limit_seconds=self._limits.max_seconds,
                     )
                 image = buffer.reshape(self.height, self.width, 3)
                 lines.append(line)
@@ -305,6 +307,7 @@ class FrameReader:
         return UnreadableMediaError(
             f"{self._path.name}: frame {position} is not what it was in the first pass; did the file change?",
             path=str(self._path),
+            case="changed",
         )
 
 

@@ -43,7 +43,7 @@ def probe_streams(
     wanted = ["-show_streams", "-show_format", "-show_error", *extra]
     data = _ffprobe(path, wanted, limits, log)
     if not data.get("streams"):
-        raise UnreadableMediaError(f"{path.name}: no picture or sound found in it", path=str(path))
+        raise UnreadableMediaError(f"{path.name}: no picture or sound found in it", path=str(path), case="not_media")
     return data
 
 
@@ -85,6 +85,10 @@ def _probe_video(path: Path, limits: MediaLimits, log: Path | None) -> VideoInfo
         raise LimitError(
             f"{path.name}: {stream['width']}x{stream['height']} pixels are more than the limit of {limits.max_pixels}",
             path=str(path),
+            case="picture_too_large",
+            width=int(stream["width"]),
+            height=int(stream["height"]),
+            limit_pixels=limits.max_pixels,
         )
     first = _first_frame(path, index, limits, log)
     notes: list[str] = []
@@ -102,6 +106,9 @@ def _probe_video(path: Path, limits: MediaLimits, log: Path | None) -> VideoInfo
         raise LimitError(
             f"{path.name}: {duration_seconds:.0f} s are more than the limit of {limits.max_seconds:.0f} s",
             path=str(path),
+            case="too_long",
+            seconds=duration_seconds,
+            limit_seconds=limits.max_seconds,
         )
     photo = still or data["format"].get("format_name") in _PHOTO_FORMATS
     try:
@@ -271,13 +278,15 @@ def _ffprobe(path: Path, wanted: list[str], limits: MediaLimits, log: Path | Non
         status = child.wait()
         if status != 0:
             if path.stat().st_size == 0:
-                raise UnreadableMediaError(f"{path.name}: the file is empty (0 bytes)", path=str(path))
+                raise UnreadableMediaError(f"{path.name}: the file is empty (0 bytes)", path=str(path), case="empty")
             if status == -signal.SIGKILL:
                 raise child.failure(f"{path.name}: not probed", UnreadableMediaError, path)
             reason = child.reason().replace(input_url(path), path.name)
             if "not on whitelist" in reason:  # the list itself helps nobody
                 reason = "its format is not accepted (a playlist, a subtitle, or a rare container)"
-            raise UnreadableMediaError(f"{path.name}: not a video, image or recording: {reason}", path=str(path))
+            raise UnreadableMediaError(
+                f"{path.name}: not a video, image or recording: {reason}", path=str(path), case="not_media"
+            )
     try:
         data = json.loads(text)
     except ValueError as error:

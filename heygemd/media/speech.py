@@ -69,12 +69,14 @@ class EspeakSource:
         """Writes 22.05 kHz mono 16 bit. `voice`: an espeak-ng voice (en-gb, en-us+f3) or a variant (f3, +f3)."""
         for name in (language, voice):
             if name is not None and not _NAME.fullmatch(name):
-                raise SpeechError(f"{name!r} is no voice or language")
+                raise SpeechError(f"{name!r} is no voice or language", case="unknown_voice", voice=name)
         clean = clean_text(text)
         spoken_language = language or detect_language(clean) or self._default_language
         chinese = spoken_language.lower() in _CHINESE
         if _HAN_CHARACTER.search(clean) and spoken_language.split("-")[0] == "ja":
-            raise SpeechError("espeak-ng cannot read Chinese characters in Japanese", remedy="Write the text in kana.")
+            raise SpeechError(
+                "espeak-ng cannot read Chinese characters in Japanese", remedy="Write the text in kana.", case="kanji"
+            )
         parts = [(spoken_language, clean)]
         if chinese or (_HAN_CHARACTER.search(clean) and spoken_language not in _READS_HAN):
             parts = _chinese_parts(clean, self._default_language if chinese else spoken_language)
@@ -85,7 +87,11 @@ class EspeakSource:
         )
         if not any(not phone.symbol.startswith("_") for phone in phones):
             out_wav.unlink(missing_ok=True)
-            raise SpeechError(f"nothing in the text can be spoken in {spoken_language!r}")
+            raise SpeechError(
+                f"nothing in the text can be spoken in {spoken_language!r}",
+                case="nothing_spoken",
+                language=spoken_language,
+            )
         return SpokenText(float(answer["duration_seconds"]), phones, "cmn" if chinese else spoken_language)
 
     def _ask(self, parts: list[tuple[str, str]], out_wav: Path) -> dict[str, Any]:
@@ -94,7 +100,8 @@ class EspeakSource:
         try:
             done = subprocess.run(argv, input=request.encode(), capture_output=True, timeout=_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise SpeechError(f"espeak-ng did not finish within {_TIMEOUT_SECONDS:.0f} s") from error
+            text = f"espeak-ng did not finish within {_TIMEOUT_SECONDS:.0f} s"
+            raise SpeechError(text, case="too_slow", limit_seconds=_TIMEOUT_SECONDS) from error
         if done.returncode == -signal.SIGKILL:
             raise WorkerDiedError("espeak-ng was killed", signal="SIGKILL")
         if done.returncode != 0:
@@ -112,14 +119,19 @@ def clean_text(text: str) -> str:
     """The text without control and formatting characters (espeak-ng obeys some), NFC. Raises SpeechError when it is
     empty or longer than MAX_CHARACTERS."""
     if len(text) > MAX_CHARACTERS:
-        raise SpeechError(f"the text has {len(text)} characters, more than {MAX_CHARACTERS}")
+        raise SpeechError(
+            f"the text has {len(text)} characters, more than {MAX_CHARACTERS}",
+            case="text_too_long",
+            characters=len(text),
+            limit=MAX_CHARACTERS,
+        )
     kept = "".join(
         " " if character in "\t\r\x0b\x0c" else character
         for character in unicodedata.normalize("NFC", text)
         if character in "\n\t\r\x0b\x0c" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn")
     )
     if not kept.strip():
-        raise SpeechError("the text is empty")
+        raise SpeechError("the text is empty", case="empty")
     return kept
 
 
@@ -166,5 +178,5 @@ def _chinese_parts(text: str, latin_voice: str) -> list[tuple[str, str]]:
         (voice, pinyin(part) if voice == _CHINESE_VOICE else part) for voice, part in parts if re.search(r"\w", part)
     ]
     if not spoken:
-        raise SpeechError("nothing in the text can be spoken in 'cmn'")
+        raise SpeechError("nothing in the text can be spoken in 'cmn'", case="nothing_spoken", language="cmn")
     return spoken

@@ -214,7 +214,7 @@ def plan_one(
             known = store.calibration
             plan = plan_item(prepared, folder, targets, settings.scheduler, known)
         except CannotFitError as error:
-            return report | {"refused": True, "reason": error.message, "remedy": error.remedy}
+            return report | {"refused": True, "reason": error.message, "remedy": error.remedy, "details": error.details}
         return report | {
             "segments": [asdict(segment) for segment in plan.segments],
             "batch": plan.batch,

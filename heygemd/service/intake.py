@@ -175,19 +175,31 @@ class Intake:
     def _find(self, request: Request) -> Job:
         job = self._journal.get(request.job) if request.job else None
         if job is None:
-            raise BadInputError(f"there is no job {request.job!r}", remedy="`heygemd status` lists the jobs.")
+            raise BadInputError(
+                f"there is no job {request.job!r}", remedy="`heygemd status` lists the jobs.", case="no_job"
+            )
         return job
 
     def _cancel(self, job: Job) -> str:
         if job.state.final:
-            raise BadInputError(f"{job.name} is {job.state.value} already", remedy="There is nothing to cancel.")
+            raise BadInputError(
+                f"{job.name} is {job.state.value} already",
+                remedy="There is nothing to cancel.",
+                case="over",
+                state=job.state.value,
+            )
         self._dispatcher.cancel(job.id)
         return f"{job.name} is being cancelled; its inputs go to failed/{job.name}/"
 
     def _retry(self, request: Request) -> None:
         job = self._find(request)
         if job.state not in (JobState.FAILED, JobState.CANCELLED):
-            raise BadInputError(f"{job.name} is {job.state.value}", remedy="Only failed or cancelled jobs are retried.")
+            raise BadInputError(
+                f"{job.name} is {job.state.value}",
+                remedy="Only failed or cancelled jobs are retried.",
+                case="not_over",
+                state=job.state.value,
+            )
         # What was refused before it became a job is read anew from the inbox.
         way: Callable[[Job, Layout], Any] = begin_retry if job.items else restore
         again = partial(_begin_again, self._ownership, way, job, self._layout)

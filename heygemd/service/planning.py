@@ -128,6 +128,8 @@ def _plan_item(
         raise CannotFitError(
             f"engine {prepared.engine} runs on {kinds}, and no such device is configured",
             remedy="Add it to scheduler.devices, or choose another engine.",
+            case="no_device",
+            engine=prepared.engine,
         )
     found = choices(memory.estimate, offers, what=f"a {video.width}x{video.height} render")
     request = PlanRequest(

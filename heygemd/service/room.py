@@ -36,14 +36,25 @@ class WorkRoom:
             raise LimitError(
                 f"{what}: needs about {needed_bytes:,} bytes of work space, there are {most:,} in all",
                 remedy="Shorten the input, set `resolution_limit`, or give the daemon a larger state disk.",
+                case="work_room",
+                needed_bytes=needed_bytes,
+                offered_bytes=most,
             )
         free = found.f_bavail * found.f_frsize - self.reserve_bytes
         if needed_bytes > free:
-            raise DiskFullError(f"{what}: needs about {needed_bytes:,} bytes in {self.work}, {max(0, free):,} are free")
+            raise DiskFullError(
+                f"{what}: needs about {needed_bytes:,} bytes in {self.work}, {max(0, free):,} are free",
+                case="no_room",
+                needed_bytes=needed_bytes,
+                free_bytes=max(0, free),
+            )
         if self.quota_bytes and needed_bytes + (used := used_bytes(self.work)) > self.quota_bytes:
             raise DiskFullError(
                 f"{what}: needs about {needed_bytes:,} bytes in {self.work}; {used:,} of the "
-                f"{self.quota_bytes:,} of service.max_work_bytes are used"
+                f"{self.quota_bytes:,} of service.max_work_bytes are used",
+                case="no_room",
+                needed_bytes=needed_bytes,
+                free_bytes=max(0, self.quota_bytes - used),
             )
 
 

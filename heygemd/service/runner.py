@@ -321,6 +321,7 @@ def _host_too_small(needed_bytes: int, host: Device) -> CannotFitError:
     return CannotFitError(
         f"preparing takes {needed} MiB of RAM; this machine's jobs may have {offered} MiB at most",
         remedy="Raise scheduler.cpu_memory_mib, or the memory limit of the machine or container (MemoryMax).",
+        case="memory",
         needed_bytes=needed_bytes,
         offered_bytes=host.budget_bytes,
     )

@@ -60,7 +60,13 @@ def decode(data: bytes, suffix: str, name: str, max_bytes: int) -> Any:
     """Decode JSON, YAML or TOML. Refuses duplicate keys, NaN, aliases, tags, depth and size beyond the limits."""
     limit = min(max_bytes, MAX_YAML_BYTES) if suffix in ("yaml", "yml") else max_bytes
     if len(data) > limit:
-        raise LimitError(f"{name}: larger than {limit:,} bytes", path=name)
+        raise LimitError(
+            f"{name}: larger than {limit:,} bytes",
+            path=name,
+            case="file_too_large",
+            size_bytes=len(data),
+            limit_bytes=limit,
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -44,7 +44,13 @@ def within_limits(
         detail = ""
         if most_bytes and size > most_bytes:
             text = f"{shown(drop.name)}: {size:,} bytes; a folder may have {most_bytes:,} waiting"
-            error = LimitError(text, remedy="Ask the operator to raise inbox.max_pending_bytes_per_folder.")
+            error = LimitError(
+                text,
+                remedy="Ask the operator to raise inbox.max_pending_bytes_per_folder.",
+                case="job_too_large",
+                size_bytes=size,
+                limit_bytes=most_bytes,
+            )
             found.refused.append(Refusal(_without_items(drop), error))
             continue
         if load.jobs >= most_jobs:

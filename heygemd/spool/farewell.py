@@ -145,6 +145,7 @@ def restore(job: Job, layout: Layout) -> tuple[str, ...]:
                     f"the inbox already holds another {shown(file.path)}",
                     remedy="Rename or remove that one, then retry.",
                     path=file.path,
+                    case="name_taken",
                 )
         for file in there:
             failpoint("restore.move")
@@ -167,6 +168,7 @@ def begin_retry(job: Job, layout: Layout) -> None:
                 f"{job.name}: {', '.join(shown(path) for path in missing)} is no longer there",
                 remedy="Drop the files again.",
                 path=missing[0],
+                case="inputs_gone",
             )
         if (folder := find_own(layout.failed, job)) is not None:
             (folder / ERROR_FILE).unlink(missing_ok=True)

@@ -153,6 +153,7 @@ def require_room(folder: Path, needed_bytes: int, what: str) -> None:
     if free < needed_bytes:
         raise DiskFullError(
             f"{what}: needs {needed_bytes:,} bytes in {folder}, {free:,} are free",
+            case="no_room",
             needed_bytes=needed_bytes,
             free_bytes=free,
         )

@@ -97,7 +97,13 @@ def check_files(files: Sequence[Seen], limits: LimitSettings) -> None:
         if kind_of(seen.name) == "text":
             limit = min(limit, 4 * limits.max_text_characters + 3)  # the longest UTF-8 has 4 bytes a character
         if seen.size > limit:
-            raise LimitError(f"{shown(seen.path)}: {seen.size:,} bytes, allowed are {limit:,}", path=seen.path)
+            raise LimitError(
+                f"{shown(seen.path)}: {seen.size:,} bytes, allowed are {limit:,}",
+                path=seen.path,
+                case="file_too_large",
+                size_bytes=seen.size,
+                limit_bytes=limit,
+            )
 
 
 def drop_of_pair(pair: Pair, consents: Sequence[Seen], layers: Sequence[Mapping[str, Any]], priority: int) -> Drop:
@@ -141,12 +147,18 @@ def drop_of_manifest(
         raise LimitError(
             f"{shown(seen.path)}: {max(len(videos), len(audios))} results, allowed are {limits.max_batch_items}",
             path=seen.path,
+            case="batch_too_long",
+            count=max(len(videos), len(audios)),
+            limit=limits.max_batch_items,
         )
     if manifest.text is not None and len(manifest.text) > limits.max_text_characters:
         raise LimitError(
             f"{shown(seen.path)}: the text has {len(manifest.text):,} characters, "
             f"allowed are {limits.max_text_characters:,}",
             path=seen.path,
+            case="text_too_long",
+            characters=len(manifest.text),
+            limit=limits.max_text_characters,
         )
     paths = {nfc(seen_file.path): seen_file.path for seen_file in (*wanted, *consents)}
     sums: dict[str, str] = {}

@@ -146,7 +146,12 @@ class Sorting:
             if not self._overdue(group):
                 self._wait(seen.path, Why.MISSING, group, f"waits for {names}")
                 return
-            error = MissingInputError(f"{shown(seen.path)}: {names} never came", path=seen.path)
+            error = MissingInputError(
+                f"{shown(seen.path)}: {names} never came",
+                path=seen.path,
+                case="named",
+                names=", ".join(map(shown, sorted(found.missing))),
+            )
         if error is None and words.manifest is not None:
             error = self._manifest_drop(seen, words.manifest, found, present)
         if error is not None:
@@ -206,7 +211,12 @@ class Sorting:
             names = ", ".join(shown(seen.name) for seen in lone.files)
             hours = self.settings.partner_timeout_seconds / 3600
             if lone.why is Why.PARTNER:
-                error: HeygemdError = MissingInputError(f"{names}: the other half never came in {hours:g} h")
+                error: HeygemdError = MissingInputError(
+                    f"{names}: the other half never came in {hours:g} h",
+                    case="other_half",
+                    names=names,
+                    waited_seconds=self.settings.partner_timeout_seconds,
+                )
             else:
                 error = BadInputError(lone.detail, remedy="Leave one of each kind, or write a manifest.")
             self._refuse(lone.stem, folder, lone.files, None, error)

@@ -156,6 +156,7 @@ def _copy(
             f"{name}: its SHA-256 is {digest}, the manifest promises {file.sha256}",
             remedy="Copy the file again, or correct the sum in the manifest.",
             path=file.path,
+            case="sum_differs",
         )
     return StagedInput(file.path, target, size, digest)
 

@@ -32,7 +32,7 @@ def put(
     consent: Path | None = None,
     name: str,
     folder: str = "",
-    priority: int = 0,
+    priority: int | None = None,
     options: dict[str, Any] | None = None,
     taken: Collection[str] | None = None,
     clone: bool = False,
@@ -87,7 +87,9 @@ def put(
         finally:
             for temp in temps.values():
                 temp.unlink(missing_ok=True)
-        manifest |= {"priority": priority, "options": options or {}, "sha256": sums}
+        manifest |= {"options": options or {}, "sha256": sums}
+        if priority is not None:  # else the folder's preset has its say
+            manifest["priority"] = priority
         path = target / f"{job}.job.json"
         write_json(path, manifest)
     return job, [*temps, path]

@@ -74,7 +74,13 @@ class Wording:
         if seen.links > 1:
             raise UnsafePathError(f"{name} has another name (hard link); copy it instead", path=seen.path)
         if seen.size > self._max_bytes:
-            raise LimitError(f"{name}: {seen.size:,} bytes, at most {self._max_bytes:,} are read", path=seen.path)
+            raise LimitError(
+                f"{name}: {seen.size:,} bytes, at most {self._max_bytes:,} are read",
+                path=seen.path,
+                case="file_too_large",
+                size_bytes=seen.size,
+                limit_bytes=self._max_bytes,
+            )
         with open_beneath(self._inbox, seen.path) as file:
             found = os.fstat(file.fileno())
             data = file.read(self._max_bytes + 1)

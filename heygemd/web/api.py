@@ -25,13 +25,15 @@ from heygemd.web.identity import User
 from heygemd.web.mine import SUBMITTED, Mine
 from heygemd.web.orders import Order, Ready, check_options
 from heygemd.web.refusal import Refused
-from heygemd.web.site import Site, root_of, site_of, user_of
+from heygemd.web.site import Site, language_of, root_of, site_of, user_of
+from heygemd.web.telling import told
 from heygemd.web.uploads import ACCEPTED, Upload
 
 ANSWER_SECONDS = 5.0
 
 Asking = Annotated[User, Depends(user_of)]
 Here = Annotated[Site, Depends(site_of)]
+Language = Annotated[str, Depends(language_of)]
 router = APIRouter(prefix="/api")
 
 
@@ -64,12 +66,10 @@ def me(user: Asking, site: Here) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ files
 
 
-def _public_upload(site: Site, upload: Upload) -> dict[str, Any]:
+def _public_upload(site: Site, upload: Upload, language: str) -> dict[str, Any]:
     look = upload.look()
     if look is not None and not look.get("ok"):
-        error = HeygemdError.from_dict(look.get("error") or {})
-        error.message = error.message.replace(upload.media.name, upload.name)
-        look = {"ok": False, "error": site.discretion.error(error)}
+        look = {"ok": False, "error": _told_of(site, upload, look.get("error") or {}, language)}
     return {
         "id": upload.id,
         "name": upload.name,
@@ -81,20 +81,30 @@ def _public_upload(site: Site, upload: Upload) -> dict[str, Any]:
     }
 
 
+def _told_of(site: Site, upload: Upload | None, error: dict[str, Any], language: str) -> dict[str, str]:
+    """An error with a file of the user's, under the user's name for it."""
+    message = str(error.get("message") or "")
+    name = None if upload is None else upload.name
+    if upload is not None:
+        message = message.replace(upload.media.name, upload.name)
+    words = told(language, error | {"message": message}, {"file": name, "video": name})
+    return {key: site.discretion.text(text) for key, text in words.items()}
+
+
 @router.get("/uploads")
-async def list_uploads(user: Asking, site: Here) -> list[dict[str, Any]]:
+async def list_uploads(user: Asking, site: Here, language: Language) -> list[dict[str, Any]]:
     uploads = await to_thread.run_sync(site.uploads.all_of, user.folder)
-    return [await _seen(site, upload) for upload in uploads]
+    return [await _seen(site, upload, language) for upload in uploads]
 
 
 @router.get("/uploads/{upload_id}/info")
-async def upload_info(upload_id: str, user: Asking, site: Here) -> dict[str, Any]:
-    return await _seen(site, await to_thread.run_sync(site.uploads.get, user.folder, upload_id))
+async def upload_info(upload_id: str, user: Asking, site: Here, language: Language) -> dict[str, Any]:
+    return await _seen(site, await to_thread.run_sync(site.uploads.get, user.folder, upload_id), language)
 
 
-async def _seen(site: Site, upload: Upload) -> dict[str, Any]:
+async def _seen(site: Site, upload: Upload, language: str) -> dict[str, Any]:
     """Tell of an upload; where nobody has looked into it yet (a restart came between), somebody does now."""
-    public = await to_thread.run_sync(_public_upload, site, upload)
+    public = await to_thread.run_sync(_public_upload, site, upload, language)
     if public["whole"] and public["look"] is None:
         site.looker.look(upload)
     return public
@@ -125,10 +135,10 @@ def order(wanted: Order, user: Asking, site: Here) -> dict[str, Any]:
 
 
 @router.get("/jobs")
-def jobs(request: Request, user: Asking, site: Here) -> Response:
+def jobs(request: Request, user: Asking, site: Here, language: Language) -> Response:
     """All of one's jobs; 304 while nothing changed."""
     queue = site.board.queue()
-    listed = [site.jobs.public(user, mine) for mine in site.jobs.all(user)]
+    listed = [site.jobs.public(user, mine, language) for mine in site.jobs.all(user)]
     paused = None if queue["paused"] is None else "paused" if queue["asked_for"] else "trouble"
     body = {"running": queue["running"], "paused": paused, "jobs": listed}
     data = json.dumps(body, ensure_ascii=False).encode()
@@ -252,8 +262,13 @@ def _speech_file(ready: Ready) -> Path:
 
 
 @router.get("/estimates/{key}")
-async def estimate(key: str, user: Asking, site: Here) -> JSONResponse:
+async def estimate(key: str, user: Asking, site: Here, language: Language) -> JSONResponse:
     answer = site.estimator.answer(user.folder, key)
     if answer is None:
         raise Refused(404, "no_estimates")
+    if "error" in answer:
+        # `plan` was given the upload itself: the folder that it lies in is the upload's id.
+        folder = Path(str(answer["error"].get("path") or "")).parent.name
+        upload = await to_thread.run_sync(site.uploads.find, user.folder, folder)
+        answer |= {"error": _told_of(site, upload, answer["error"], language)}
     return JSONResponse(site.discretion.tree(answer))

@@ -22,7 +22,8 @@ from heygemd.web import api, pages
 from heygemd.web.guard import Guard
 from heygemd.web.identity import User
 from heygemd.web.refusal import Refused, status_of
-from heygemd.web.site import Site, user_of
+from heygemd.web.site import Site, language_of, user_of
+from heygemd.web.telling import told
 from heygemd.web.tus import tus_router
 from heygemd.web.uploads import Upload
 
@@ -91,7 +92,8 @@ def _answer_errors(app: FastAPI, site: Site) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, HeygemdError)  # noqa: S101 - as above
         log_event(site.log, "web.refused", reason=error.message, who=_who(request), path=request.url.path)
-        return JSONResponse({"error": site.discretion.error(error)}, status_of(error))
+        words = told(language_of(request), error.to_dict(), {})
+        return JSONResponse({"error": site.discretion.tree(words)}, status_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, _error: Exception) -> Response:

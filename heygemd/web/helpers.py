@@ -17,7 +17,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from heygemd.core.errors import HeygemdError, UnreadableMediaError
+from heygemd.core.errors import CannotFitError, HeygemdError, UnreadableMediaError
 from heygemd.core.settings import LimitSettings
 from heygemd.files import write_json
 from heygemd.web.uploads import DOCUMENT, LOOK, Upload
@@ -77,7 +77,7 @@ class Looker:
         async with self._slots:
             await run_child([*argv, self._limits], _LOOK_SECONDS)
         # Where the process died or hung on the file, say so: nobody shall wait for it, or try it again and again.
-        error = UnreadableMediaError(f"{upload.name} could not be read")
+        error = UnreadableMediaError(f"{upload.name} could not be read", path=upload.media.name)
         await to_thread.run_sync(_conclude, upload, {"ok": False, "error": error.to_dict()})
 
     async def close(self) -> None:
@@ -150,7 +150,8 @@ class Estimator:
         if "error" in found:
             return {"error": found["error"]}
         if found.get("refused"):
-            return {"refused": {"message": str(found.get("reason", "")), "remedy": str(found.get("remedy", ""))}}
+            error = CannotFitError(str(found.get("reason", "")), remedy=found.get("remedy"), **found.get("details", {}))
+            return {"error": error.to_dict()}
         wanted = (
             "engine",
             "frames",

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from heygemd.core.errors import BadInputError, HeygemdError, LimitError
+from heygemd.core.errors import BadInputError, HeygemdError, LimitError, UnreadableMediaError
 from heygemd.core.settings import LimitSettings
 from heygemd.files import write_atomic, write_json
 from heygemd.media.ffmpeg import MediaLimits
@@ -45,11 +45,17 @@ def _text(path: Path, limits: LimitSettings) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInputError(f"the text is not UTF-8 (byte {error.start})", remedy="Save it as UTF-8.") from None
+        text = f"the text is not UTF-8 (byte {error.start})"
+        raise BadInputError(text, remedy="Save it as UTF-8.", path=path.name, case="not_utf8") from None
     if not text.strip():
-        raise BadInputError("the text is empty", remedy="Give at least a word.")
+        raise BadInputError("the text is empty", remedy="Give at least a word.", path=path.name, case="empty_text")
     if len(text) > limits.max_text_characters:
-        raise LimitError(f"{len(text):,} characters are more than the limit of {limits.max_text_characters:,}")
+        raise LimitError(
+            f"{len(text):,} characters are more than the limit of {limits.max_text_characters:,}",
+            case="text_too_long",
+            characters=len(text),
+            limit=limits.max_text_characters,
+        )
     return {"characters": len(text), "text": text[:_TEXT_SHOWN]}
 
 
@@ -58,7 +64,13 @@ def _audio(path: Path, limits: MediaLimits) -> dict[str, Any]:
 
     info = probe_audio(path, limits=limits)
     if info.duration_seconds > limits.max_seconds:
-        raise LimitError(f"{info.duration_seconds:.0f} s are more than the limit of {limits.max_seconds:.0f} s")
+        raise LimitError(
+            f"{info.duration_seconds:.0f} s are more than the limit of {limits.max_seconds:.0f} s",
+            path=path.name,
+            case="too_long",
+            seconds=info.duration_seconds,
+            limit_seconds=limits.max_seconds,
+        )
     return {"seconds": round(info.duration_seconds, 2)}
 
 
@@ -83,11 +95,11 @@ def _picture(path: Path, folder: Path, limits: MediaLimits) -> dict[str, Any]:
             break
     del frames  # ends its ffmpeg
     if best is None:
-        raise BadInputError(f"{path.name}: no frame can be decoded")
+        raise UnreadableMediaError(f"{path.name}: no frame can be decoded", path=path.name, case="no_frame")
     _, image, found, scale = best
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
-        raise HeygemdError(f"{path.name}: no preview could be made")
+        raise HeygemdError(f"{path.name}: no preview could be made", path=path.name)
     write_atomic(folder / POSTER, data.tobytes(), durable=False)
     largest = max((d.size for d in found), default=0.0)
     real = sorted((d for d in found if d.size >= _SAME_FACE_SHARE * largest), key=lambda d: -d.size)

@@ -14,6 +14,7 @@ from heygemd.web.board import Board, View
 from heygemd.web.identity import User
 from heygemd.web.records import Record, Records
 from heygemd.web.refusal import Discretion, Refused
+from heygemd.web.telling import told
 from heygemd.web.uploads import Uploads
 
 SUBMITTED = "submitted"
@@ -111,8 +112,8 @@ class MyJobs:
             if mine.batch == batch and mine.state == "done":
                 yield mine, *self.result(mine.name)
 
-    def public(self, user: User, mine: Mine) -> dict[str, Any]:
-        """What the browser gets."""
+    def public(self, user: User, mine: Mine, language: str) -> dict[str, Any]:
+        """What the browser gets; an error in words of `language`."""
         view, record = mine.view or {}, mine.record
         error = view.get("error") if isinstance(view.get("error"), dict) else None
         shown: dict[str, Any] = {
@@ -131,7 +132,7 @@ class MyJobs:
             "video_name": None if record is None else record.video_name,
             "audio_name": None if record is None else record.audio_name,
             "text": None if record is None or record.text is None else record.text[:200],
-            "error": None if error is None else self._public_error(error, record),
+            "error": None if error is None else self._public_error(error, record, language),
         }
         if record is not None:
             upload = self._uploads.find(user.folder, record.video)
@@ -139,13 +140,18 @@ class MyJobs:
                 shown["source"] = {"id": upload.id, "kind": upload.kind, "poster": upload.poster.exists()}
         return shown
 
-    def _public_error(self, error: dict[str, Any], record: Record | None) -> dict[str, Any]:
-        told = {key: str(error.get(key) or "") for key in ("code", "message", "remedy")}
-        if record is not None:  # the drop's names for the user's own
-            told["message"] = told["message"].replace(f"{record.job}.video", record.video_name.rpartition(".")[0])
-            if record.audio_name:
-                told["message"] = told["message"].replace(f"{record.job}.audio", record.audio_name.rpartition(".")[0])
-        return {key: self._discretion.text(words) for key, words in told.items()}
+    def _public_error(self, error: dict[str, Any], record: Record | None, language: str) -> dict[str, str]:
+        names = {} if record is None else record.names
+        message = str(error.get("message") or "")
+        for stem, name in names.items():  # the drop's names for the user's own
+            message = message.replace(stem, name.rpartition(".")[0])
+        place = PurePath(str(error.get("path") or "")).name
+        values = {
+            "video": None if record is None else record.video_name,
+            "file": next((name for stem, name in names.items() if place.startswith(f"{stem}.")), None),
+        }
+        told_error: dict[str, str] = self._discretion.tree(told(language, error | {"message": message}, values))
+        return told_error
 
 
 def _renamed(record: Record, strays: dict[str, View]) -> str | None:

@@ -7,6 +7,8 @@ The guard lets nobody but admins reach anything below /operators.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -22,6 +24,7 @@ from heygemd.spool.viewing import FINAL_STATES, in_order
 from heygemd.web.guard import GRADIO_PATH
 from heygemd.web.logtail import LEVELS, last_lines
 from heygemd.web.site import Site, language_of, root_of
+from heygemd.web.telling import told
 from heygemd.web.texts import LANGUAGES, say
 
 _TICK_SECONDS = 2.0
@@ -42,7 +45,14 @@ class Desk:
         return say(self._language, f"operators.{key}", **values)
 
     def words(self, error: HeygemdError) -> str:
-        return self._site.discretion.text(f"{error.message} {error.remedy}")
+        return " ".join(self._told(error.to_dict()))
+
+    def _told(self, error: Mapping[str, Any]) -> tuple[str, str, str]:
+        """What is wrong with what the daemon said of it below, what to do, code."""
+        name = PurePath(str(error.get("path") or "")).name or None
+        found = told(self._language, error, {"file": name, "video": name}, for_operators=True)
+        what = f"{found['message']}\n{error.get('message') or ''}"
+        return self._site.discretion.text(what), self._site.discretion.text(found["remedy"]), found["code"]
 
     def headline(self) -> str:
         queue = self._site.board.queue()
@@ -91,10 +101,8 @@ class Desk:
         rows: list[list[str]] = []
         for view in in_order(list(self._site.board.views().values())):
             if view["state"] == "failed" and len(rows) < _FAILURES_SHOWN:
-                error = view.get("error") or {}
-                words = [str(error.get(key) or "") for key in ("message", "remedy", "code")]
                 when = str(view.get("updated", "")).replace("T", " ")[:19]
-                rows.append([when, view["job"], *map(self._site.discretion.text, words)])
+                rows.append([when, view["job"], *self._told(view.get("error") or {})])
         return rows
 
     def log(self, job: str, level: str) -> str:
@@ -115,7 +123,9 @@ class Desk:
             return self.words(error)
         if answer is None:
             return self.t("not_answered")
-        return self._site.discretion.text(answer.message)
+        if answer.ok:
+            return self.t(f"said.{action}")
+        return " ".join(self._told(answer.details.get("error") or {"message": answer.message}))
 
     def retention(self) -> tuple[list[list[str]], Plan]:
         plan = plan_now(self._site.settings, self._site.layout)

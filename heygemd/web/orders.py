@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,16 +27,20 @@ from heygemd.web.refusal import Refused
 from heygemd.web.uploads import Upload, Uploads
 
 NOT_OFFERED = frozenset({"notify"})  # a webhook is the operators' business
+_PRIORITIES = {"later": -20, "first": 20}
+"""Beside other jobs of the share. Whoever waits gains a step in each `scheduler.aging_seconds`: none waits for ever."""
 _UploadId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Pair(BaseModel):
-    """One result: who speaks and what. Without `audio` the order's text is spoken."""
+    """One result: who speaks and what. Without `audio` the order's text is spoken; `face`, in place of the order's
+    option of that name, is for one video of several."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     video: _UploadId
     audio: _UploadId | None = None
+    face: Annotated[str | None, Field(max_length=60)] = None
 
 
 class Order(BaseModel):
@@ -48,6 +52,7 @@ class Order(BaseModel):
     text: Annotated[str | None, Field(max_length=1_000_000)] = None
     title: Annotated[str | None, Field(max_length=200)] = None
     consent: _UploadId | None = None  # of the people in all its videos
+    turn: Literal["later", "first"] | None = None  # None: as the folder's preset says; only admins are first
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -131,7 +136,10 @@ class Orders:
     def place(self, user: User, order: Order, *, active_jobs: int) -> list[Record]:
         """Put the jobs into the inbox. `active_jobs`: of this user, that wait or run. Raises Refused, HeygemdError."""
         ready = self.check(user, order)
-        options = check_options(order.options).model_dump(exclude_defaults=True)
+        check_options(order.options)
+        options = [_options_of(order, pair) for pair in order.pairs]
+        if order.turn == "first" and not user.admin:
+            raise Refused(403, "operators_first")
         if active_jobs + len(ready) > self.max_user_jobs:
             raise Refused(429, "too_many_jobs", limit=self.max_user_jobs, active=active_jobs)
         batch = secrets.token_hex(8) if len(ready) > 1 else None
@@ -158,7 +166,8 @@ class Orders:
                     consent=None if consent is None else consent.media,
                     name=title,
                     folder=folder,
-                    options=options,
+                    priority=_PRIORITIES.get(order.turn or ""),
+                    options=options[number],
                     taken=taken,
                     clone=True,
                 )
@@ -205,6 +214,12 @@ class Orders:
                     path.unlink(missing_ok=True)
         self.records.remove(user.folder, job)
         return True
+
+
+def _options_of(order: Order, pair: Pair) -> dict[str, Any]:
+    """What goes into this pair's manifest. Raises Refused (422)."""
+    own = {} if pair.face is None else {"face": pair.face}
+    return check_options(order.options | own).model_dump(exclude_defaults=True)
 
 
 def _folder_of(user: User) -> str:

@@ -20,10 +20,13 @@ from heygemd.web.guard import local_path
 from heygemd.web.identity import COOKIE, User
 from heygemd.web.refusal import Refused
 from heygemd.web.site import Site, language_of, root_of, site_of
+from heygemd.web.telling import all_in_words
 from heygemd.web.texts import COOKIE as LANGUAGE_COOKIE
 from heygemd.web.texts import LANGUAGES, say, texts
 
 _YEAR_SECONDS = 365 * 86400
+_SAID_HERE = ("error.", "todo.", "operators.")
+"""Beginnings of sentences that no script of people's page says."""
 
 router = APIRouter()
 
@@ -37,7 +40,7 @@ def _templates() -> Environment:
 def render(request: HTTPConnection, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page in the reader's language. `root` stands before every address in it."""
     language = language_of(request)
-    sentences = texts(language)
+    sentences = {key: text for key, text in texts(language).items() if not key.startswith(_SAID_HERE)}
     body = (
         _templates()
         .get_template(template)
@@ -139,7 +142,7 @@ def shared_video(request: Request, token: str, download: bool = False) -> Respon
 def refuse(request: HTTPConnection, refusal: Refused) -> Response:
     """A refusal as JSON for scripts, as a page for people who followed an address."""
     language = language_of(request)
-    message = say(language, f"refused.{refusal.key}", **refusal.values)
+    message = say(language, f"refused.{refusal.key}", **all_in_words(language, refusal.values))
     if request.scope["method"] == "GET" and "text/html" in request.headers.get("accept", ""):
         response: Response = render(request, "message.html", refusal.status, message=message)
     else:

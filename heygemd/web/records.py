@@ -27,6 +27,12 @@ class Record:
     batch: str | None = None
     batch_title: str | None = None
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Beginning of a file's name on the share → the user's name for it."""
+        brought = {"video": self.video_name, "audio": self.audio_name}
+        return {f"{self.job}.{role}": name for role, name in brought.items() if name}
+
 
 class Records:
     """Blocking; called from threads."""

@@ -46,10 +46,6 @@ class Discretion:
             return [self.tree(inner) for inner in value]
         return value
 
-    def error(self, error: HeygemdError) -> dict[str, Any]:
-        """What a browser is told of an error of ours."""
-        return {"code": error.code, "message": self.text(error.message), "remedy": self.text(error.remedy)}
-
 
 def status_of(error: HeygemdError) -> int:
     """The HTTP status that an error of ours means."""

@@ -76,6 +76,9 @@ def _checked(engine: LipSyncEngine, checkpoint: Path | None, reason: str) -> Eng
     state = engine.availability(checkpoint)
     if not state.ok:
         raise EngineUnavailableError(
-            f"engine {engine.name} cannot run here: {state.reason}", remedy=state.remedy or None
+            f"engine {engine.name} cannot run here: {state.reason}",
+            remedy=state.remedy or None,
+            case="unavailable",
+            engine=engine.name,
         )
     return EngineChoice(engine, checkpoint, reason)

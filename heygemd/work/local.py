@@ -207,7 +207,11 @@ class LocalExecutor:
         # The signal is told only where it was not ours: SIGKILL from outside is how the out-of-memory killer looks.
         killed_by = signal.Signals(-code).name if code < 0 and worker.ending is None else None
         error = WorkerDiedError(
-            text, stderr="\n".join(worker.stderr_tail)[-4000:], signal=killed_by, device_failed=device_failed
+            text,
+            stderr="\n".join(worker.stderr_tail)[-4000:],
+            signal=killed_by,
+            device_failed=device_failed,
+            case="killed" if killed_by else "device" if device_failed else "hung" if reason == "hung" else None,
         )
         return Message("failed", task.id, error.to_dict())
 

@@ -88,7 +88,10 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     speech_seconds = Fraction(len(spoken.samples), SPEECH_RATE)
     if speech_seconds > limits.max_speech_seconds:
         raise LimitError(
-            f"the speech lasts {float(speech_seconds):.0f} s; the limit is {limits.max_speech_seconds:.0f} s"
+            f"the speech lasts {float(speech_seconds):.0f} s; the limit is {limits.max_speech_seconds:.0f} s",
+            case="speech_too_long",
+            seconds=float(speech_seconds),
+            limit_seconds=limits.max_speech_seconds,
         )
     clock.lap("speech")
 
@@ -198,7 +201,12 @@ def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
         text = read_text(request.text_file, request.limits.max_text_characters)
     most = request.limits.max_text_characters
     if len(text or "") > most:
-        raise LimitError(f"the text has {len(text or '')} characters; the limit is {most}")
+        raise LimitError(
+            f"the text has {len(text or '')} characters; the limit is {most}",
+            case="text_too_long",
+            characters=len(text or ""),
+            limit=most,
+        )
     spoken = EspeakSource().speak(text or "", folder.speech, language=options.language, voice=options.voice)
     fsync_file(folder.speech)
     info, samples = hear(folder.speech, log=folder.log)
@@ -209,7 +217,12 @@ def read_text(path: Path, max_characters: int) -> str:
     """A user's text: UTF-8 (with or without a mark), UTF-16 with a mark, else GB 18030. Raises LimitError."""
     data = path.read_bytes()
     if len(data) > max_characters * 4 + 4:
-        raise LimitError(f"{path.name} is longer than {max_characters} characters", path=path.name)
+        raise LimitError(
+            f"{path.name} is longer than {max_characters} characters",
+            path=path.name,
+            case="text_longer",
+            limit=max_characters,
+        )
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
     try:

@@ -244,7 +244,8 @@ def test_a_failure_in_the_users_own_words(web: Web) -> None:
     answer = client.get("/api/jobs")
     (job,) = answer.json()["jobs"]
     assert job["error"]["code"] == "HG-1006"
-    assert "lecture.mp4" in job["error"]["message"]
+    assert job["error"]["message"] == "No face was found in lecture.mp4."
+    assert job["error"]["details"] == "HG-1006 · inbox/web/x/lecture.mp4: no face in lecture.mp4"
     for path in (str(root), str(web.site.layout.state), "/var/lib", "/inputs"):
         assert path not in answer.text
 
@@ -302,7 +303,7 @@ def test_what_the_daemon_says_no_to(web: Web) -> None:
     with Daemon(web.site.layout.control, ok=False, error=error):
         answer = client.post("/api/jobs/greeting/cancel")
     assert answer.status_code == 422
-    assert answer.json()["error"]["message"] == "x is done already"
+    assert answer.json()["error"]["details"] == "HG-1000 · x is done already"
 
 
 def test_cancelled_before_a_daemon_saw_it(web: Web) -> None:

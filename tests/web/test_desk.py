@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from heygemd.core.errors import CannotFitError
 from heygemd.core.settings import LimitSettings, LogSettings
 from heygemd.files import write_json
 from heygemd.web import look
@@ -49,7 +50,10 @@ def test_what_the_desk_shows(web: Web) -> None:
     assert desk.queue()[0][1:5] == ["rendering", "41 %", "10 s", ""]
     assert desk.devices()[0][0] == "cpu"
     assert desk.devices()[0][2] == "running"
-    assert desk.failures()[0] == ["2026-01-02 08:00:00", "newer", "x: no face", "Use another.", "HG-1006"]
+    what = "No face was found.\nx: no face"
+    remedy = "Use a clip or a picture where a face looks at the camera."
+    assert desk.failures()[0] == ["2026-01-02 08:00:00", "newer", what, remedy, "HG-1006"]
+    assert Desk(web.site, "zh").failures()[0][2] == "没有找到人脸。\nx: no face"
     assert [row[1] for row in desk.failures()] == ["newer", "older"]
     web.site.layout.pause_file.touch()
     assert "**paused**: a file PAUSE lies on the share" in desk.headline()
@@ -58,8 +62,8 @@ def test_what_the_desk_shows(web: Web) -> None:
 def test_what_the_desk_asks_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(web.site, "en")
     with Daemon(web.site.layout.control) as daemon:
-        assert desk.ask("pause") == "said"
-        assert desk.ask("retry", "lecture") == "said"
+        assert desk.ask("pause").startswith("The queue is paused")
+        assert Desk(web.site, "zh").ask("retry", "lecture") == "已重新排队。"
     assert daemon.asked == [("pause", None), ("retry", "lecture")]
     monkeypatch.setattr("heygemd.web.operators._ANSWER_SECONDS", 0.05)
     assert "has not answered" in desk.ask("resume")
@@ -251,8 +255,13 @@ def fake_plan(tmp_path: Path, text: str, seconds: float = 0.0) -> tuple[str, ...
             {"engine": "rewrite", "frames": 9, "estimate_seconds": 12.5, "segments": 2},
         ),
         (
-            {"refused": True, "reason": "too large", "remedy": "smaller"},
-            {"refused": {"message": "too large", "remedy": "smaller"}},
+            {
+                "refused": True,
+                "reason": "too large",
+                "remedy": "smaller",
+                "details": {"case": "memory", "needed_bytes": 7},
+            },
+            {"error": CannotFitError("too large", remedy="smaller", case="memory", needed_bytes=7).to_dict()},
         ),
         ({"error": {"code": "HG-1006"}}, {"error": {"code": "HG-1006"}}),
     ],

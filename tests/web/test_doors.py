@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heygemd.config import Settings
-from heygemd.core.errors import ConfigError, HeygemdError, ShareAwayError, UsageError
+from heygemd.core.errors import ConfigError, ShareAwayError, UsageError
 from heygemd.core.job import JobState
 from heygemd.core.options import QUALITY_PRESETS
 from heygemd.web.accounts import Accounts, add_user
@@ -258,7 +258,7 @@ def test_both_languages_say_the_same_things() -> None:
         assert f"refused.{key}" in english, key
 
 
-PUT_TOGETHER = ("banner", "error", "job", "list", "operators", "options", "refused", "speech", "state", "value")
+PUT_TOGETHER = ("banner", "job", "list", "operators", "options", "refused", "speech", "state", "value")
 """Beginnings of keys whose last word the code takes from elsewhere."""
 
 
@@ -266,21 +266,13 @@ def test_every_sentence_is_said() -> None:
     folder = Path(__file__).parents[2] / "heygemd" / "web"
     code = "".join(path.read_text() for pattern in ("*.py", "*/*.js", "*/*.html") for path in folder.glob(pattern))
     quoted = set(re.findall(r"""["'`]([\w.-]+)["'`]""", code))
-    elsewhere = {state.value for state in JobState} | set(QUALITY_PRESETS) | _codes()
+    elsewhere = {state.value for state in JobState} | set(QUALITY_PRESETS)
     for key in texts("en"):
+        if "HG-" in key:
+            continue  # test_telling.py
         first, _, last = key.partition(".")
         known = first in PUT_TOGETHER and last.rpartition(".")[2] in quoted | elsewhere
         assert key in quoted or known, f"nobody says {key}"
-
-
-def _codes() -> set[str]:
-    todo: list[type[HeygemdError]] = [HeygemdError]
-    found = set()
-    while todo:
-        error = todo.pop()
-        found.add(error.code)
-        todo += error.__subclasses__()
-    return found
 
 
 @pytest.mark.parametrize(

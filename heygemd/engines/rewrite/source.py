@@ -135,7 +135,7 @@ class RewriteAnalyser:
                 speaking[:, rows[sure]] = made.opening[sure], made.width[sure]
             shots.append(made)
         if not shots:
-            raise NoFaceError("no face in the video shows a mouth that can be measured")
+            raise NoFaceError("no face in the video shows a mouth that can be measured", case="no_mouth")
         arrays: Arrays = dict(track.to_arrays())
         arrays |= {"mouth_shift": shift, "mouth_opening": opening, "mouth_trust": trust}
         for made in shots:

@@ -33,7 +33,13 @@ class FixedBoxAnalyser:
         inside = Box(x0, y0, x1, y1).clamped(self._video.width, self._video.height)
         if min(inside.width, inside.height) < boxes.MIN_SIDE_PX:
             size = f"{self._video.width}x{self._video.height}"
-            raise NoFaceError(f"the face box {x0},{y0},{x1},{y1} is not inside the picture ({size})")
+            raise NoFaceError(
+                f"the face box {x0},{y0},{x1},{y1} is not inside the picture ({size})",
+                case="box_outside",
+                box=f"{x0},{y0},{x1},{y1}",
+                width=self._video.width,
+                height=self._video.height,
+            )
         arrays = {"found": np.ones(1, bool), "box": np.array([inside], np.float32)}
         summary = {"face": "fixed box", "frames_with_face": self._num_frames, "frames_without_face": 0}
         summary |= {"region": [inside.width, inside.height]}

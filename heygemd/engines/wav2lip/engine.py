@@ -142,7 +142,9 @@ class Wav2LipEngine:
         from heygemd.engines.wav2lip.runtime import Runtime
 
         if checkpoint is None:
-            raise EngineUnavailableError("engine wav2lip needs a checkpoint, and none was given")
+            raise EngineUnavailableError(
+                "engine wav2lip needs a checkpoint, and none was given", case="unavailable", engine=self.name
+            )
         shown_from = 0 if options.reference else first_row(identify(checkpoint).size)
         key = ("wav2lip", *warm.file_key(checkpoint), device, precision, shown_from)
         network = warm.borrow(key, lambda: Runtime(checkpoint, device, precision, shown_from))

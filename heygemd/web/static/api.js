@@ -8,6 +8,7 @@ export class Refusal extends Error {
     this.status = status;
     this.code = error.code;
     this.remedy = error.remedy;
+    this.details = error.details;
   }
 }
 

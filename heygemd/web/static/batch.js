@@ -4,12 +4,17 @@ import { forgetJobs, post } from "./api.js";
 import { Consent } from "./consent.js";
 import { errorLine, h, newId, t, toast } from "./dom.js";
 import { Options } from "./options.js";
+import { Faces } from "./faces.js";
 import { dropZone, fileCard } from "./picker.js";
 import { Upload } from "./upload.js";
 
 class Many {
-  constructor(role, label, me, onchange) {
+  // `face`: what holds for a video whose face nobody chose; where it is missing, faces are no matter.
+  constructor(role, label, me, onchange, face = null) {
     this.uploads = [];
+    this.chosen = new Map(); // upload → value of the option `face`
+    this.faces = new Map();
+    this.face = face;
     this.onchange = onchange;
     this.list = h("ul.files");
     this.element = h("div", {}, dropZone({ role, many: true, label, me, onfiles: (files) => files.forEach((file) => this.add(Upload.send(file, role, me))) }), this.list);
@@ -19,20 +24,35 @@ class Many {
     this.uploads.push(upload);
     const item = h("li");
     const onremove = () => {
+      const focused = item.contains(document.activeElement);
+      const next = item.nextElementSibling ?? item.previousElementSibling;
       upload.drop();
       this.uploads = this.uploads.filter((other) => other !== upload);
+      this.chosen.delete(upload);
+      this.faces.delete(upload);
       item.remove();
+      if (focused) (next?.querySelector(".icon-button") ?? this.element.querySelector("input")).focus(); // what had it is gone
       this.onchange();
     };
-    item.append(fileCard(upload, { onremove, preview: false }));
+    const faces = new Faces(upload, this.face && ((value) => this.chosen.set(upload, value)));
+    this.faces.set(upload, faces);
+    if (this.face) faces.press(this.face());
+    item.append(fileCard(upload, { onremove, faces, preview: false }));
     this.list.append(item);
     upload.addEventListener("change", this.onchange);
     this.onchange();
   }
 
+  // Another face holds for all whose own nobody chose.
+  press() {
+    for (const [upload, faces] of this.faces) if (!this.chosen.has(upload)) faces.press(this.face());
+  }
+
   clear() {
     for (const upload of this.uploads) upload.drop({ forget: false });
     this.uploads = [];
+    this.chosen.clear();
+    this.faces.clear();
     this.list.replaceChildren();
     this.onchange();
   }
@@ -42,9 +62,9 @@ export class Batch {
   constructor(me, jobs) {
     this.me = me;
     this.jobs = jobs;
-    this.videos = new Many("video", t("drop.videos"), me, () => this.update());
+    this.options = new Options(me, () => this.videos.press());
+    this.videos = new Many("video", t("drop.videos"), me, () => this.update(), () => this.options.value.face ?? "largest");
     this.speeches = new Many("speech", t("drop.speeches"), me, () => this.update());
-    this.options = new Options(me, () => {});
     this.consent = new Consent(me, null, () => this.update());
     this.title = h("input", { id: newId("title"), type: "text", maxlength: "200" });
     this.words = h("p.estimate", { "aria-live": "polite" });
@@ -105,8 +125,9 @@ export class Batch {
     this.busy = true;
     this.update();
     try {
-      const pairs = this.pairs.map(({ video, audio }) => ({ video: video.id, audio: audio.id }));
-      await post("api/jobs", { pairs, title: this.title.value || null, consent: this.consent.value, options: this.options.value });
+      const pairs = this.pairs.map(({ video, audio }) => ({ video: video.id, audio: audio.id, face: this.videos.chosen.get(video) ?? null }));
+      const wanted = { pairs, title: this.title.value || null, consent: this.consent.value };
+      await post("api/jobs", { ...wanted, turn: this.options.turn, options: this.options.value });
       forgetJobs();
       this.jobs.soon();
       this.videos.clear();

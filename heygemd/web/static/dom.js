@@ -41,18 +41,19 @@ export function bytes(value) {
   return `${value.toLocaleString(document.documentElement.lang, { maximumFractionDigits: value < 10 && unit ? 1 : 0 })} ${units[unit]}`;
 }
 
-// What is wrong, and what to do about it on this page: an error's own remedy is for who has the share and a shell.
-export function errorWords({ code = "", message, remedy }) {
-  const key = `error.${code}`;
-  if (has(key) && document.documentElement.lang.startsWith("zh")) return [t(key)]; // says both; the message is English
-  const todo = has(key) ? t(key) : code === "HG-1000" ? remedy : code.startsWith("HG-") ? t("error.other") : "";
-  return todo ? [message, t("job.what_to_do", { remedy: todo })] : [message];
-}
+// What is wrong, and what to do about it.
+const errorWords = ({ message, remedy }) => (remedy ? [message, t("job.what_to_do", { remedy })] : [message]);
 
 export const errorLine = (error) =>
   errorWords(error)
-    .map((words) => (/[.。…!?]$/.test(words) ? words : `${words}.`))
+    .map((words) => (/[.。…!?！？]$/.test(words) ? words : `${words}${document.documentElement.lang.startsWith("zh") ? "。" : "."}`))
     .join(" ");
+
+// What the daemon said, word for word, folded away; null for a refusal of the page's own.
+export const errorDetails = ({ details }) =>
+  details ? h("details.told", {}, h("summary", {}, t("job.details")), h("p", { lang: "en" }, details)) : null;
+
+export const errorNodes = (error) => [...errorWords(error).map((words) => h("p", {}, words)), errorDetails(error)].filter(Boolean);
 
 const spoken = document.getElementById("spoken");
 // For screen readers.

@@ -1,7 +1,7 @@
 // One's jobs: asked for once a second while something moves, shown in place so that nothing that plays is disturbed.
 
 import { address, changedJobs, forgetJobs, post } from "./api.js";
-import { announce, errorLine, errorWords, h, seconds, t, toast } from "./dom.js";
+import { announce, errorLine, errorNodes, h, seconds, t, toast } from "./dom.js";
 import { progressBar } from "./picker.js";
 
 const MOVING_MS = 1000;
@@ -155,8 +155,11 @@ class Progress {
     const moving = !OVER.includes(job.state) && !["submitted", "queued"].includes(job.state);
     this.bar.element.classList.toggle("busy", moving && percent < 1);
     this.words.textContent = [moving ? `${Math.floor(percent)} %` : "", details(job)].filter(Boolean).join(" · ");
-    this.error.hidden = !job.error || job.state !== "failed";
-    if (!this.error.hidden) this.error.replaceChildren(...errorWords(job.error).map((words) => h("p", {}, words)));
+    const told = job.state === "failed" && job.error ? JSON.stringify(job.error) : "";
+    if (told === this.told) return; // its details may be open
+    this.told = told;
+    this.error.hidden = !told;
+    this.error.replaceChildren(...(told ? errorNodes(job.error) : []));
   }
 }
 

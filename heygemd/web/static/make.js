@@ -2,7 +2,7 @@
 
 import { forgetJobs, get, post } from "./api.js";
 import { Consent } from "./consent.js";
-import { announce, errorLine, h, seconds, t, toast } from "./dom.js";
+import { announce, errorDetails, errorLine, h, seconds, t, toast } from "./dom.js";
 import { Panel } from "./jobs.js";
 import { Options } from "./options.js";
 import { Slot } from "./picker.js";
@@ -29,7 +29,7 @@ export class Make {
     this.consent = new Consent(me, "heygemd-consent", () => this.update());
     this.start = h("button.button.primary.big", { type: "submit" }, t("make.start"));
     this.hint = h("p.dim", { id: "make-hint", "aria-live": "polite" });
-    this.estimate = h("p.estimate", { "aria-live": "polite" });
+    this.estimate = h("div.estimate", { "aria-live": "polite" });
     this.start.setAttribute("aria-describedby", "make-hint");
     this.panels = h("div.stack");
     this.form = h(
@@ -69,6 +69,7 @@ export class Make {
 
   update() {
     if (!this.built) return;
+    this.video.faces?.press(this.options.value.face ?? "largest");
     const missing = this.missing;
     this.start.disabled = Boolean(missing) || this.busy;
     this.hint.textContent = missing;
@@ -84,6 +85,7 @@ export class Make {
   async #estimate(question, key) {
     this.estimate.textContent = t("estimate.working");
     let words;
+    let details = null;
     try {
       const { id } = await post("api/estimates", question);
       for (;;) {
@@ -91,8 +93,7 @@ export class Make {
         if (key !== this.asked) return;
         const found = await get(`api/estimates/${id}`);
         if (found.state !== "done") continue;
-        if (found.refused) words = errorLine({ code: "HG-2005", message: t("estimate.refused", { reason: found.refused.message }) });
-        else if (found.error) words = errorLine(found.error);
+        if (found.error) [words, details] = [errorLine(found.error), errorDetails(found.error)];
         else if (found.estimate_seconds) words = t(found.estimate_basis === "guess" ? "estimate.guess" : "estimate.done", { time: seconds(found.estimate_seconds), frames: found.frames, engine: found.engine });
         else words = t("estimate.unknown");
         break;
@@ -100,7 +101,7 @@ export class Make {
     } catch {
       words = t("estimate.unknown");
     }
-    if (key === this.asked) this.estimate.textContent = words;
+    if (key === this.asked) this.estimate.replaceChildren(h("p", {}, words), details ?? "");
   }
 
   async #submit() {
@@ -111,7 +112,7 @@ export class Make {
     try {
       const { audio, text } = this.speech.value;
       const pairs = [{ video: this.video.upload.id, audio: audio ?? null }];
-      const wanted = { pairs, text: text ?? null, consent: this.consent.value, options: this.options.value };
+      const wanted = { pairs, text: text ?? null, consent: this.consent.value, turn: this.options.turn, options: this.options.value };
       const { jobs } = await post("api/jobs", wanted);
       forgetJobs();
       announce(t("make.started"));

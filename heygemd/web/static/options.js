@@ -36,6 +36,7 @@ export class Options {
       this.#choice("resolution_limit", ["", "3840", "1920", "1280", "960", "640"], "", t("options.none")),
       this.#choice("mark", ["", "off", "en", "zh", "both"], "", t("options.server")),
       this.#number("sync_offset_seconds", { min: -2, max: 2, step: 0.02, value: 0 }),
+      this.#choice("turn", ["", "later", ...(me.admin ? ["first"] : [])], "", t("value.turn")),
     ];
     this.element = h("details.options", {}, h("summary", {}, t("options.title")), h("div.grid", {}, rows));
   }
@@ -68,10 +69,15 @@ export class Options {
     this.onchange();
   }
 
+  // Whether it lets others go first: of the order as a whole, no matter of the render. null: it does not.
+  get turn() {
+    return this.fields.turn.field.value || null;
+  }
+
   get value() {
     const changed = {};
     for (const [name, { field, initial }] of Object.entries(this.fields)) {
-      if (field.value === initial || field.value === "") continue;
+      if (name === "turn" || field.value === initial || field.value === "") continue;
       changed[name] = name === "sync_offset_seconds" || name === "resolution_limit" ? Number(field.value) : field.value;
     }
     return changed;

@@ -1,7 +1,8 @@
 // Where files are dropped or chosen, and what they look like then: preview, progress, faces.
 
 import { address } from "./api.js";
-import { announce, bytes, h, newId, seconds, t } from "./dom.js";
+import { announce, bytes, errorDetails, errorLine, h, newId, seconds, t } from "./dom.js";
+import { Faces } from "./faces.js";
 import { Upload } from "./upload.js";
 
 const ACCEPT = {
@@ -90,7 +91,7 @@ export function stateWords(upload) {
       : t("file.uploading_rate", { percent, left: seconds(upload.leftSeconds) });
   if (upload.state === "retrying") return t("file.retrying");
   if (upload.state === "looking") return t("file.looking");
-  if (upload.state === "failed") return upload.error;
+  if (upload.state === "failed") return errorLine(upload.problem);
   return facts(upload) || t("file.ready");
 }
 
@@ -103,8 +104,8 @@ function facts(upload) {
   return look.text ? `“${look.text.slice(0, 60)}${look.characters > 60 ? "…" : ""}”` : "";
 }
 
-// The card of one chosen file. `onface` gets a value for the option `face`, or null for the default.
-export function fileCard(upload, { onremove, onface, preview = true }) {
+// The card of one chosen file. `faces`: where it shows which of several faces speaks.
+export function fileCard(upload, { onremove, faces, preview = true }) {
   const bar = progressBar(t("file.uploading", { percent: "" }).trim());
   const words = h("span.words", { role: "status" });
   const again = h("button.button.small", { type: "button", onclick: () => upload.again() }, t("file.again"));
@@ -113,9 +114,9 @@ export function fileCard(upload, { onremove, onface, preview = true }) {
     { type: "button", "aria-label": t("file.remove", { name: upload.name }), title: t("file.remove", { name: upload.name }), onclick: onremove },
     "×",
   );
-  const faces = h("div");
+  const details = h("div", { hidden: true });
   const media = preview ? player(upload) : h("span.mini", { hidden: true });
-  const card = h("div.file", {}, media, h("div.line", {}, h("span.name", {}, upload.name), removeButton), bar.element, h("div.line", {}, words, again), faces);
+  const card = h("div.file", {}, media, h("div.line", {}, h("span.name", {}, upload.name), removeButton), bar.element, h("div.line", {}, words, again), details, faces.element);
   let shown = "";
   const update = () => {
     bar.set(upload.fraction * 100);
@@ -125,10 +126,13 @@ export function fileCard(upload, { onremove, onface, preview = true }) {
     again.hidden = !(upload.state === "failed" && upload.file && !upload.info && upload.kind);
     if (shown !== upload.state) {
       shown = upload.state;
-      if (upload.ready) showFaces(upload, faces, onface);
+      const told = upload.state === "failed" && errorDetails(upload.problem);
+      details.replaceChildren(...(told ? [told] : []));
+      details.hidden = !told;
+      if (upload.ready) faces.show();
       // The faces of a picture are shown on the picture itself: once is enough.
-      if (preview) media.hidden = Boolean(faces.querySelector(".faces")) && upload.kind === "image";
-      else if (upload.look?.poster) {
+      if (preview) media.hidden = faces.shown && upload.kind === "image";
+      else if (upload.look?.poster && !faces.shown) {
         media.hidden = false;
         media.replaceChildren(h("img", { src: address(`api/uploads/${upload.id}/poster`), alt: "" }));
       }
@@ -161,49 +165,6 @@ function player(upload) {
   return box;
 }
 
-// Boxes over the poster, each a button. A named choice holds when the person moves; a box is for who has no name.
-export function faceChoices(look) {
-  const boxes = look.faces.map((box, index) => ({ box, index, x: (box[0] + box[2]) / 2 }));
-  const leftmost = boxes.reduce((a, b) => (b.x < a.x ? b : a));
-  const rightmost = boxes.reduce((a, b) => (b.x > a.x ? b : a));
-  return boxes
-    .map(({ box, index, x }) => ({
-      box,
-      x,
-      value: index === 0 ? "largest" : index === leftmost.index ? "leftmost" : index === rightmost.index ? "rightmost" : box.join(","),
-    }))
-    .sort((a, b) => a.x - b.x);
-}
-
-function showFaces(upload, place, onface) {
-  const look = upload.look;
-  if (look?.faces?.length === 0) place.replaceChildren(h("p.note", {}, t(look.still ? "file.no_face_still" : "file.no_face")));
-  if (!onface || !(look?.faces?.length > 1)) return;
-  const choices = faceChoices(look);
-  const buttons = choices.map((choice, number) => {
-    const [x0, y0, x1, y1] = choice.box;
-    const button = h("button.face", {
-      type: "button",
-      "aria-pressed": String(choice.value === "largest"),
-      "aria-label": t("faces.one", { number: number + 1, count: choices.length }),
-      onclick: () => {
-        for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-        onface(choice.value);
-      },
-    }, h("span", {}, String(number + 1)));
-    button.style.left = `${(100 * x0) / look.width}%`;
-    button.style.top = `${(100 * y0) / look.height}%`;
-    button.style.width = `${(100 * (x1 - x0)) / look.width}%`;
-    button.style.height = `${(100 * (y1 - y0)) / look.height}%`;
-    return button;
-  });
-  const picture = h("img", { src: address(`api/uploads/${upload.id}/poster`), alt: "" });
-  place.replaceChildren(
-    h("p.note", {}, t("faces.title")),
-    h("div.faces", { role: "group", "aria-label": t("faces.title") }, picture, ...buttons),
-  );
-}
-
 // One file of one role, with what is here already. `onchange` gets the Upload or null.
 export class Slot {
   constructor({ role, label, me, onchange, onface, key }) {
@@ -230,7 +191,8 @@ export class Slot {
       this.clear();
       this.zone.querySelector("input").focus();
     };
-    this.place.replaceChildren(fileCard(upload, { onremove, onface: this.onface }));
+    this.faces = new Faces(upload, this.onface);
+    this.place.replaceChildren(fileCard(upload, { onremove, faces: this.faces }));
     if (focused) this.place.querySelector(".icon-button").focus(); // what had it is hidden now
     this.onchange(upload);
   }
@@ -238,6 +200,7 @@ export class Slot {
   clear({ forget = true } = {}) {
     if (this.upload && !forget) this.upload.ended = true;
     this.upload = null;
+    this.faces = null;
     this.place.replaceChildren();
     this.zone.hidden = false;
     this.earlier.hidden = false;

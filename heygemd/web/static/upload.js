@@ -1,7 +1,7 @@
 // One file on its way to the server, by the tus protocol: it survives broken connections, and the page's reload.
 
 import { address, get, remove } from "./api.js";
-import { bytes, errorLine, t } from "./dom.js";
+import { bytes, t } from "./dom.js";
 
 /* global tus */
 
@@ -28,7 +28,7 @@ export class Upload extends EventTarget {
     this.fraction = 0;
     this.leftSeconds = null;
     this.info = null;
-    this.error = null;
+    this.problem = null; // where it failed: message, remedy, details
     this.local = null; // an object URL: played before it is uploaded
     this.file = null;
     this.kind = kindOf(name, me);
@@ -39,10 +39,10 @@ export class Upload extends EventTarget {
     const upload = new Upload(file.name, me);
     upload.file = file;
     upload.local = URL.createObjectURL(file);
-    if (!roles[role].includes(upload.kind)) upload.#fail(t("file.wrong_kind", { name: file.name }));
-    else if (file.size === 0) upload.#fail(t("file.empty", { name: file.name }));
+    if (!roles[role].includes(upload.kind)) upload.#fail({ message: t("file.wrong_kind", { name: file.name }) });
+    else if (file.size === 0) upload.#fail({ message: t("file.empty", { name: file.name }) });
     else if (file.size > me.limits.file_bytes)
-      upload.#fail(t("file.too_large", { name: file.name, size: bytes(me.limits.file_bytes) }));
+      upload.#fail({ message: t("file.too_large", { name: file.name, size: bytes(me.limits.file_bytes) }) });
     else upload.#start();
     return upload;
   }
@@ -76,9 +76,9 @@ export class Upload extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  #fail(message) {
+  #fail(problem) {
     this.state = "failed";
-    this.error = message;
+    this.problem = problem;
     // The caller has no chance to listen before the constructor's caller returns.
     queueMicrotask(() => this.#change());
   }
@@ -119,7 +119,7 @@ export class Upload extends EventTarget {
         if (earlier.length) this.tus.resumeFromPreviousUpload(earlier[0]);
         if (!this.ended) this.tus.start();
       })
-      .catch((error) => this.#fail(String(error)));
+      .catch((error) => this.#fail({ message: String(error) }));
   }
 
   // The last byte is there: wait until the server has looked into it.
@@ -137,7 +137,7 @@ export class Upload extends EventTarget {
         }
       } catch (error) {
         if (error.status) {
-          this.#fail(error.message);
+          this.#fail(error);
           return;
         }
       }
@@ -149,7 +149,7 @@ export class Upload extends EventTarget {
     this.info = info;
     if (info.look && !info.look.ok) {
       this.state = "failed";
-      this.error = errorLine(info.look.error);
+      this.problem = info.look.error;
     } else {
       this.state = info.look ? "ready" : "looking";
     }
@@ -157,7 +157,7 @@ export class Upload extends EventTarget {
   }
 
   again() {
-    this.error = null;
+    this.problem = null;
     this.state = "sending";
     this.#start();
     this.#change();
@@ -174,8 +174,8 @@ export class Upload extends EventTarget {
 
 function reasonOf(error) {
   try {
-    return errorLine(JSON.parse(error.originalResponse.getBody()).error);
+    return JSON.parse(error.originalResponse.getBody()).error;
   } catch {
-    return t("file.failed", { reason: error.originalResponse?.getStatus() || t("banner.offline") });
+    return { message: t("file.failed", { reason: error.originalResponse?.getStatus() || t("banner.offline") }) };
   }
 }
