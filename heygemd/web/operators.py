@@ -25,7 +25,7 @@ from heygemd.web.guard import GRADIO_PATH
 from heygemd.web.logtail import LEVELS, last_lines
 from heygemd.web.site import Site, language_of, root_of
 from heygemd.web.telling import told
-from heygemd.web.texts import LANGUAGES, say
+from heygemd.web.texts import DAEMONS_OWN, LANGUAGE_TAGS, LANGUAGES, say
 
 _TICK_SECONDS = 2.0
 _FAILURES_SHOWN = 50
@@ -48,11 +48,14 @@ class Desk:
         return " ".join(self._told(error.to_dict()))
 
     def _told(self, error: Mapping[str, Any]) -> tuple[str, str, str]:
-        """What is wrong with what the daemon said of it below, what to do, code."""
-        name = PurePath(str(error.get("path") or "")).name or None
-        found = told(self._language, error, {"file": name, "video": name}, for_operators=True)
-        what = f"{found['message']}\n{error.get('message') or ''}"
-        return self._site.discretion.text(what), self._site.discretion.text(found["remedy"]), found["code"]
+        """What is wrong, what to do, code: in the daemon's own words, and in another language above them."""
+        code, *said = (str(error.get(key) or "") for key in ("code", "message", "remedy"))
+        if self._language != DAEMONS_OWN:
+            name = PurePath(str(error.get("path") or "")).name or None
+            found = told(self._language, error, {"file": name, "video": name}, for_operators=True)
+            said = [f"{found[key]}\n{words}" for key, words in zip(("message", "remedy"), said, strict=True)]
+        what, todo = map(self._site.discretion.text, said)
+        return what, todo, code
 
     def headline(self) -> str:
         queue = self._site.board.queue()
@@ -171,4 +174,5 @@ def mount_operators(app: FastAPI, site: Site) -> None:
             footer_links=[],
             theme=theme(),
             css=CSS,
+            js=f"() => {{ document.documentElement.lang = '{LANGUAGE_TAGS[language]}'; }}",
         )

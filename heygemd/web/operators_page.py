@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -21,9 +22,16 @@ _FAILURES_WIDTHS = ("13%", "15%", "33%", "31%", "8%")
 
 CSS = """
 .dark { --color-accent: var(--primary-400); }
+.gradio-container h2 { font-size: var(--text-lg); }
+:is(#devices, #queue, #failures, #retention) :is(td, th) * { font-family: var(--font) !important; }
+:is(#devices, #queue, #failures, #retention) th * { overflow-wrap: normal !important; word-break: keep-all !important; }
+#failures td * { white-space: pre-line !important; }
+#pause { max-width: 26rem; margin-left: auto; }
 @media (max-width: 760px) {
   #queue, #failures, #retention { overflow-x: auto; }
-  :is(#queue, #failures, #retention) .table-container { min-width: 44rem; }
+  :is(#queue, #retention) .table-container { min-width: 44rem; }
+  #failures .table-container { min-width: 60rem; }
+  #pause { max-width: none; }
 }
 """
 """On a phone wide tables are moved sideways; their words would be broken letter by letter."""
@@ -40,6 +48,14 @@ def theme() -> Any:
         button_primary_background_fill_hover_dark="*primary_800",
         block_label_text_color="*primary_800",
         block_title_text_color="*primary_800",
+        block_label_background_fill_dark="*primary_700",
+        block_title_background_fill_dark="*primary_700",
+        link_text_color="*primary_700",
+        link_text_color_hover="*primary_800",
+        link_text_color_visited="*primary_700",
+        link_text_color_dark="*primary_400",
+        link_text_color_hover_dark="*primary_300",
+        link_text_color_visited_dark="*primary_400",
         color_accent="*primary_700",
     )
 
@@ -48,16 +64,20 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
     t = desk.t
     with gr.Blocks(title=t("title"), analytics_enabled=False, fill_width=True) as page:
         with gr.Row(equal_height=True):
-            gr.Markdown(f"# {t('title')}\n[{t('back')}]({home})")
-            with gr.Row():
+            with gr.Column():
+                gr.Markdown(f"# {t('title')}")
+                gr.HTML(
+                    f'<a href="{escape(home)}">{escape(t("back"))}</a>', padding=False
+                )  # Markdown's would open another tab
+            with gr.Row(elem_id="pause"):
                 pause = gr.Button(t("pause"), variant="secondary")
                 resume = gr.Button(t("resume"), variant="primary")
         headline = gr.Markdown("", elem_id="headline")
         said = gr.Markdown("", elem_id="said")
         with gr.Tab(t("tab_now")):
-            gr.Markdown(f"### {t('devices')}")
+            gr.Markdown(f"## {t('devices')}")
             devices = _table([t("device"), t("memory"), t("works_on")], "devices")
-            gr.Markdown(f"### {t('queue')}")
+            gr.Markdown(f"## {t('queue')}")
             queue = _table([t(column) for column in _QUEUE], "queue")
             with gr.Row():
                 job = _job_field(queue, 0, t)

@@ -7,7 +7,11 @@ from functools import cache
 from pathlib import Path
 
 LANGUAGES = ("en", "zh")
+LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
+"""For the attribute `lang`."""
 DEFAULT = "en"
+DAEMONS_OWN = "en"
+"""What errors and logs are written in."""
 COOKIE = "heygemd_language"
 _FOLDER = Path(__file__).parent / "texts"
 

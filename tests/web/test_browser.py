@@ -39,6 +39,8 @@ NOTE_CLICKS = """input => {
   window.clicks = 0;
   input.onclick = (event) => { window.clicks += 1; event.preventDefault(); };
 }"""
+ASK_NOW = "() => document.dispatchEvent(new Event('visibilitychange'))"
+"""Not only every few seconds."""
 NOTE_PROGRESS = """() => {
     window.readings = [];
     new MutationObserver(() => {
@@ -296,7 +298,7 @@ def test_a_batch(page: Page, clips: Path, share: Path) -> None:
 
 def test_the_face_that_speaks_is_chosen_by_a_click(page: Page, clips: Path) -> None:
     choose(page, "make", (0, clips / "two people.png"))
-    faces = page.get_by_role("group", name=re.compile("Several faces")).get_by_role("button")
+    faces = page.get_by_role("group", name="Several faces in two people.png").get_by_role("button")
     expect(faces).to_have_count(2)
     expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
     faces.nth(0).focus()
@@ -304,13 +306,84 @@ def test_the_face_that_speaks_is_chosen_by_a_click(page: Page, clips: Path) -> N
     expect(faces.nth(0)).to_have_attribute("aria-pressed", "true")
     expect(faces.nth(1)).to_have_attribute("aria-pressed", "false")
     assert page.locator("#make select[name=face]").input_value() == "leftmost"
-    asked = []
-    page.on("request", lambda r: asked.append(r.post_data_json) if r.url.endswith("api/estimates") else None)
     page.get_by_role("radio", name="Text").check()
-    with page.expect_response("**/api/estimates"):
+    with page.expect_request("**/api/estimates") as asked:
         page.get_by_label("Text to be spoken").fill("Hello.")
-    assert asked[0]["options"] == {"face": "leftmost"}
-    assert asked[0]["text"] == "Hello."
+    assert asked.value.post_data_json["options"] == {"face": "leftmost"}
+    assert asked.value.post_data_json["text"] == "Hello."
+    page.locator("#make summary").filter(has_text="Options").click()
+    page.locator("#make select[name=face]").select_option("rightmost")
+    expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_face_for_each_video_of_a_batch(page: Page, clips: Path, tmp_path: Path) -> None:
+    """With the keyboard, by the names that a screen reader says. What is made of the order: test_orders.py."""
+    other = tmp_path / "the same two.png"
+    shutil.copy(clips / "two people.png", other)
+    page.get_by_role("link", name="Batch").click()
+    choose(page, "batch", (0, [clips / "two people.png", other]), (1, clips / "greeting.wav"))
+    first = page.get_by_role("group", name="Several faces in two people.png")
+    second = page.get_by_role("group", name="Several faces in the same two.png")
+    left, right = "Face 1 of 2, from the left", "Face 2 of 2, from the left"
+    for group in (first, second):
+        expect(group.get_by_role("button", name=right)).to_have_attribute("aria-pressed", "true")
+    first.get_by_role("button", name=right).press("Enter")  # what is so already can be meant, too
+    page.locator("#batch summary").filter(has_text="Options").click()
+    page.locator("#batch select[name=face]").select_option("leftmost")
+    expect(second.get_by_role("button", name=left)).to_have_attribute("aria-pressed", "true")
+    expect(first.get_by_role("button", name=right)).to_have_attribute("aria-pressed", "true")
+    page.locator("#batch select[name=turn]").select_option("later")
+    start = page.locator("#batch").get_by_role("button", name="Start")
+    expect(start).to_be_enabled()
+
+    def take(route: Route) -> None:
+        route.fulfill(status=201, json={"jobs": [], "batch": "b"}) if route.request.method == "POST" else route.abort()
+
+    page.route("**/api/jobs", take)
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        start.click()
+    wanted = sent.value.post_data_json
+    assert [pair["face"] for pair in wanted["pairs"]] == ["largest", None]
+    assert (wanted["options"], wanted["turn"]) == ({"face": "leftmost"}, "later")
+
+
+def test_what_went_wrong_in_chinese(browser: Browser, server: WebServer, tmp_path: Path) -> None:
+    """The sentence and the remedy in Chinese; the daemon's own words below, which stay open while more comes."""
+    broken = tmp_path / "坏的.mp4"
+    broken.write_bytes(bytes(range(256)) * 20)
+    error = {"code": "HG-1007", "message": "太长了。", "remedy": "请缩短。", "details": "HG-1007 · too long"}
+    job = {
+        "job": "a",
+        "title": "第一课",
+        "state": "failed",
+        "error": error,
+        "video_name": "a.mp4",
+        "audio_name": "a.wav",
+    }
+    answer = {"running": True, "paused": None, "jobs": [job]}
+    with browser.new_context(locale="zh-CN") as context:
+        page = visit(context, server.url)
+        choose(page, "make", (0, broken))
+        card = page.locator("#make .file[data-state=failed]")
+        expect(card.locator(".words")).to_have_text(
+            re.compile("^“坏的.mp4”不是可用的视频、图片或录音。处理办法：请确认")
+        )
+        details = card.locator("details")
+        expect(details.locator("p")).to_be_hidden()
+        details.locator("summary").press("Enter")
+        expect(details.locator("p")).to_have_text(re.compile("^HG-1003 · 坏的.mp4: not a video"))
+        page.get_by_role("button", name="移除 坏的.mp4").click()
+
+        page.route("**/api/jobs", lambda route: route.fulfill(json=answer))
+        page.get_by_role("link", name="我的视频").click()
+        page.evaluate(ASK_NOW)
+        told = page.locator("tr[data-job=a] .error")
+        expect(told.locator("> p")).to_have_text(["太长了。", "处理办法：请缩短。"])
+        told.locator("summary").click()
+        answer["jobs"] = [job | {"title": "第二课", "job": "b", "state": "queued"}, job]
+        page.evaluate(ASK_NOW)
+        expect(page.locator("tr[data-job=b]")).to_be_visible()
+        expect(told.locator("details p")).to_be_visible()
 
 
 def test_consent_where_it_is_demanded(browser: Browser, clips: Path, tmp_path: Path) -> None:
@@ -342,14 +415,13 @@ def test_a_session_that_is_over(page: Page) -> None:
     banner = page.locator("#banner")
     away = "http://login.test/"
     page.route("**/api/jobs", lambda route: route.fulfill(status=302, headers={"Location": away}))
-    ask_now = "() => document.dispatchEvent(new Event('visibilitychange'))"  # not only every few seconds
-    page.evaluate(ask_now)
+    page.evaluate(ASK_NOW)
     expect(banner).to_contain_text("Your session is over")
     page.unroute("**/api/jobs")
-    page.evaluate(ask_now)
+    page.evaluate(ASK_NOW)
     expect(banner).to_be_hidden()
     page.context.clear_cookies()
-    page.evaluate(ask_now)
+    page.evaluate(ASK_NOW)
     expect(banner).to_contain_text("Your session is over")
     expect(page.get_by_label("Text to be spoken")).to_have_value("Long and carefully written.")
     banner.get_by_role("button", name="Load").click()

@@ -50,10 +50,10 @@ def test_what_the_desk_shows(web: Web) -> None:
     assert desk.queue()[0][1:5] == ["rendering", "41 %", "10 s", ""]
     assert desk.devices()[0][0] == "cpu"
     assert desk.devices()[0][2] == "running"
-    what = "No face was found.\nx: no face"
-    remedy = "Use a clip or a picture where a face looks at the camera."
-    assert desk.failures()[0] == ["2026-01-02 08:00:00", "newer", what, remedy, "HG-1006"]
-    assert Desk(web.site, "zh").failures()[0][2] == "没有找到人脸。\nx: no face"
+    assert desk.failures()[0] == ["2026-01-02 08:00:00", "newer", "x: no face", "Use another.", "HG-1006"]
+    what, remedy = Desk(web.site, "zh").failures()[0][2:4]
+    assert what == "没有找到人脸。\nx: no face", "the daemon's words below, which the log has too"
+    assert remedy == "请换一段正面朝向镜头的视频或图片。\nUse another."
     assert [row[1] for row in desk.failures()] == ["newer", "older"]
     web.site.layout.pause_file.touch()
     assert "**paused**: a file PAUSE lies on the share" in desk.headline()

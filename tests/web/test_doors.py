@@ -245,7 +245,8 @@ def test_a_share_that_is_not_there(tmp_path: Path) -> None:
 
 def test_both_languages_say_the_same_things() -> None:
     english, chinese = texts("en"), texts("zh")
-    assert english.keys() == chinese.keys()
+    # English operators read the daemon's own remedies.
+    assert english.keys() == {key for key in chinese if not key.startswith("operators.todo.")}
     for key, text in english.items():
         assert set(re.findall(r"\{(\w+)\}", text)) == set(re.findall(r"\{(\w+)\}", chinese[key])), key
     folder = Path(__file__).parents[2] / "heygemd" / "web"

@@ -113,7 +113,7 @@ export class Batch {
     if (pairs === null) problem = t("batch.both");
     else if (!this.videos.uploads.length) problem = t("make.need_video");
     else if (!pairs.length) problem = t("make.need_speech");
-    else if (bad) problem = t("batch.bad", { count: bad });
+    else if (bad) problem = bad === 1 ? t("batch.bad_one") : t("batch.bad", { count: bad });
     else if (pairs.length > limit) problem = t("batch.limit", { limit });
     else if (!all.every((upload) => upload.ready)) problem = t("make.wait_upload");
     else problem = this.consent.missing;

@@ -44,14 +44,19 @@ export function bytes(value) {
 // What is wrong, and what to do about it.
 const errorWords = ({ message, remedy }) => (remedy ? [message, t("job.what_to_do", { remedy })] : [message]);
 
+const CHINESE = document.documentElement.lang.startsWith("zh");
 export const errorLine = (error) =>
   errorWords(error)
-    .map((words) => (/[.。…!?！？]$/.test(words) ? words : `${words}${document.documentElement.lang.startsWith("zh") ? "。" : "."}`))
-    .join(" ");
+    .map((words) => (/[.。…!?！？]$/.test(words) ? words : `${words}${CHINESE ? "。" : "."}`))
+    .join(CHINESE ? "" : " ");
 
 // What the daemon said, word for word, folded away; null for a refusal of the page's own.
 export const errorDetails = ({ details }) =>
   details ? h("details.told", {}, h("summary", {}, t("job.details")), h("p", { lang: "en" }, details)) : null;
+
+// A button that says × to the eye and its label to the ear.
+export const crossButton = (label, onclick) =>
+  h("button.icon-button", { type: "button", "aria-label": label, title: label, onclick }, h("span", { "aria-hidden": "true" }, "×"));
 
 export const errorNodes = (error) => [...errorWords(error).map((words) => h("p", {}, words)), errorDetails(error)].filter(Boolean);
 

@@ -1,7 +1,7 @@
 // What one keeps on the server, and how to take it away.
 
 import { get, remove } from "./api.js";
-import { bytes, errorLine, h, t, toast } from "./dom.js";
+import { bytes, crossButton, errorLine, h, t, toast } from "./dom.js";
 
 export class Files {
   constructor(me) {
@@ -34,7 +34,7 @@ export class Files {
         toast(errorLine(error));
       }
     };
-    const item = h("li.line", {}, h("span", {}, info.name), h("span.dim.small", {}, words), h("button.icon-button", { type: "button", "aria-label": label, title: label, onclick }, "×"));
+    const item = h("li.line", {}, h("span", {}, info.name), h("span.dim.small", {}, words), crossButton(label, onclick));
     return item;
   }
 }

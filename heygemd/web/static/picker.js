@@ -1,7 +1,7 @@
 // Where files are dropped or chosen, and what they look like then: preview, progress, faces.
 
 import { address } from "./api.js";
-import { announce, bytes, errorDetails, errorLine, h, newId, seconds, t } from "./dom.js";
+import { announce, bytes, crossButton, errorDetails, errorLine, h, newId, seconds, t } from "./dom.js";
 import { Faces } from "./faces.js";
 import { Upload } from "./upload.js";
 
@@ -109,11 +109,7 @@ export function fileCard(upload, { onremove, faces, preview = true }) {
   const bar = progressBar(t("file.uploading", { percent: "" }).trim());
   const words = h("span.words", { role: "status" });
   const again = h("button.button.small", { type: "button", onclick: () => upload.again() }, t("file.again"));
-  const removeButton = h(
-    "button.icon-button",
-    { type: "button", "aria-label": t("file.remove", { name: upload.name }), title: t("file.remove", { name: upload.name }), onclick: onremove },
-    "×",
-  );
+  const removeButton = crossButton(t("file.remove", { name: upload.name }), onremove);
   const details = h("div", { hidden: true });
   const media = preview ? player(upload) : h("span.mini", { hidden: true });
   const card = h("div.file", {}, media, h("div.line", {}, h("span.name", {}, upload.name), removeButton), bar.element, h("div.line", {}, words, again), details, faces.element);
