@@ -75,7 +75,7 @@ def test_what_cannot_fit_is_refused_with_what_it_would_need() -> None:
     with pytest.raises(CannotFitError, match="a 4K render needs at least 1 MiB") as caught:
         choices(predict, (DeviceOffer("cuda", 100),), what="a 4K render")
     assert "offers 1 MiB" in caught.value.remedy
-    assert caught.value.details == {"needed_bytes": 110, "offered_bytes": 100}
+    assert caught.value.details == {"case": "memory", "needed_bytes": 110, "offered_bytes": 100}
 
 
 offers_of_a_kind = st.lists(st.integers(110, 2000), min_size=1, max_size=4)
