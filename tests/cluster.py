@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from heygemd.cluster.executor import RAY_ENVIRONMENT, RayExecutor
 from heygemd.core.settings import RaySettings, SchedulerSettings
+from tests.ports import free_port
 
 QUIET = {
     **RAY_ENVIRONMENT,
     "RAY_AUTH_MODE": "disabled",  # of this cluster alone: a token of whoever runs the tests is not ours to use
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "30000",  # one that is gone refuses at once; one that others keep busy is not gone
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # how long nodes outlive their head
     "RAY_enable_metrics_collection": "0",
@@ -99,13 +98,7 @@ class Cluster:
         return {"num_cpus": 1, "resources": {"heygemd_cpu_mib": self._mib}, "include_dashboard": False}
 
 
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for_nodes(executor: RayExecutor, count: int, seconds: float = 60.0) -> list[dict[str, Any]]:
+def wait_for_nodes(executor: RayExecutor, count: int, seconds: float = 180.0) -> list[dict[str, Any]]:
     import time
 
     until = time.monotonic() + seconds

@@ -12,7 +12,11 @@ import pytest
 cv2.setNumThreads(1)
 # How long an example takes says how busy the machine is, and fails nothing.
 hypothesis.settings.register_profile(
-    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "shared machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    # CI tells whether a change is good: the same examples each time. New ones are looked for at people's desks.
+    derandomize=bool(os.environ.get("CI")),
 )
 hypothesis.settings.load_profile("shared machine")
 

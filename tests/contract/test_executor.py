@@ -76,7 +76,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         executor.close()
 
 
-def answer(executor: Executor, seconds: float = 60.0) -> Message:
+def answer(executor: Executor, seconds: float = 180.0) -> Message:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for message in executor.poll(0.1):
@@ -88,12 +88,12 @@ def answer(executor: Executor, seconds: float = 60.0) -> Message:
 def gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state == "Z"
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it never happened"
@@ -148,12 +148,17 @@ def test_a_worker_that_dies_answers_with_evidence(make: Make) -> None:
 
 
 def test_a_silent_worker_is_ended_with_its_children(make: Make, tmp_path: Path) -> None:
-    executor = make(heartbeat_timeout_seconds=1.0)
-    executor.start(Task("1", "render", "hang", values={"pids": str(tmp_path / "pids")}), CPU)
-    message = answer(executor)
-    assert message.values["type"] == "WorkerDiedError"
-    assert "silent for 1 s" in message.values["message"]
-    for pid in (tmp_path / "pids").read_text().split():
+    for seconds in (1.0, 10.0, 60.0):  # longer where the machine is too busy to start the worker before
+        pids = tmp_path / f"pids-{seconds}"
+        executor = make(heartbeat_timeout_seconds=seconds)
+        executor.start(Task("1", "render", "hang", values={"pids": str(pids)}), CPU)
+        message = answer(executor)
+        assert message.values["type"] == "WorkerDiedError"
+        assert f"silent for {seconds:.0f} s" in message.values["message"]
+        if pids.exists() and len(pids.read_text().split()) == 2:
+            break
+        executor.close()
+    for pid in pids.read_text().split():
         wait_for(lambda pid=int(pid): gone(pid))  # type: ignore[misc]
 
 
@@ -198,14 +203,16 @@ def test_evicting_a_device_ends_its_idle_workers_and_no_others(make: Make, tmp_p
 
 
 def test_a_worker_killed_from_outside_says_so_and_one_that_we_ended_does_not(make: Make, tmp_path: Path) -> None:
-    executor = make(heartbeat_timeout_seconds=4.0)
-    for task, ours in (("1", False), ("2", True)):
-        pid = tmp_path / task
-        executor.start(Task(task, "render", "sleep", values={"pid": str(pid)}), CPU)
-        wait_for(lambda pid=pid: pid.exists() and pid.read_text() != "")  # type: ignore[misc]
-        if not ours:
-            os.kill(int(pid.read_text()), 9)
-        assert answer(executor).values["details"]["signal"] == (None if ours else "SIGKILL")
+    pid = tmp_path / "pid"
+    executor = make()
+    executor.start(Task("1", "render", "sleep", values={"pid": str(pid)}), CPU)
+    wait_for(lambda: pid.exists() and pid.read_text() != "")
+    os.kill(int(pid.read_text()), 9)
+    assert answer(executor).values["details"]["signal"] == "SIGKILL"
+    executor.close()  # the next one gets the nodes
+    impatient = make(heartbeat_timeout_seconds=1.0)
+    impatient.start(Task("2", "render", "sleep", values={"pid": str(pid)}), CPU)
+    assert answer(impatient).values["details"]["signal"] is None
 
 
 def test_a_worker_of_a_gpu_sees_only_that_one(make: Make, tmp_path: Path) -> None:
@@ -230,7 +237,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     )
     import subprocess
 
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, env=os.environ)
     pids = [int(p) for p in run.stdout.split()]
     assert len(pids) == 1, run.stderr
     wait_for(lambda: gone(pids[0]))

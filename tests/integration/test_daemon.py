@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -120,14 +121,18 @@ def test_killed_in_the_middle_it_goes_on_with_the_unfinished_segments(tmp_path: 
         shutil.copy(voice, daemon.inbox / "talk.wav")
         daemon.start()
         daemon.wait(lambda: len(daemon.events("segment.finished")) >= 2, what="two segments")
+        daemon.wait_rendering()
         daemon.kill()
         before = {e["heygemd.segment.number"] for e in daemon.events("segment.finished")}
+        # Durable before it is told: a kill in between costs the word, not the segment.
+        durable = {int(path.stem) for path in daemon.state.glob("work/*/items/*/segments/[0-9]*.mp4")}
         assert daemon.once() == 0
         done = [e["heygemd.segment.number"] for e in daemon.events("segment.finished")]
-        assert sorted(set(done)) == list(range(max(done) + 1))
-        assert len(done) - len(set(done)) <= 0, "a finished segment was rendered twice"
+        assert len(done) == len(set(done)), "a finished segment was rendered twice"
         assert before < set(done)
-        assert check_receipt(daemon, "talk")["state"] == "done"
+        receipt = check_receipt(daemon, "talk")
+        assert receipt["state"] == "done"
+        assert set(done) | durable == set(range(receipt["items"][0]["segments"]))  # type: ignore[index]
         assert daemon.events("job.resumed")
 
 
@@ -144,6 +149,7 @@ def test_cancel_retry_pause_and_resume(tmp_path: Path, clip: Path) -> None:
         why = daemon.cli("why", str(daemon.inbox / "talk.mp4"))
         assert "talk" in why.stdout
         assert daemon.cli("resume").returncode == 0
+        daemon.wait_rendering()  # and stays there, however long the command takes to start
         daemon.wait_state("talk", "rendering")
         answer = daemon.cli("cancel", "talk")
         assert answer.returncode == 0, answer.stderr
@@ -151,7 +157,7 @@ def test_cancel_retry_pause_and_resume(tmp_path: Path, clip: Path) -> None:
         assert daemon.files("failed") >= {"talk/talk.mp4", "talk/talk.wav", "talk/error.json"}
         answer = daemon.cli("retry", "talk")
         assert answer.returncode == 0, answer.stderr
-        daemon.wait_state("talk", "done", seconds=120)
+        daemon.wait_state("talk", "done")
         assert check_receipt(daemon, "talk")["state"] == "done"
         assert daemon.files("failed") == set()
         typo = daemon.cli("cancel", "tlak")
@@ -183,13 +189,19 @@ def test_a_lost_worker_is_replaced_and_the_job_ends_well(tmp_path: Path, clip: P
         shutil.copy(voice, daemon.inbox / "talk.wav")
         daemon.start(once=True)
         daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
-        pid = daemon.events("worker.started")[-1]["heygemd.worker.pid"]
-        os.kill(pid, signal.SIGKILL)
+        os.kill(daemon.wait_rendering(), signal.SIGKILL)
         assert daemon.process is not None
-        assert daemon.process.wait(120) == 0
+        assert daemon.process.wait(240) == 0
         assert daemon.events("worker.died")
         assert daemon.events("segment.retried")
         assert check_receipt(daemon, "talk")["state"] == "done"
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_sigterm_drains_and_leaves_no_process(tmp_path: Path, clip: Path) -> None:
@@ -199,11 +211,15 @@ def test_sigterm_drains_and_leaves_no_process(tmp_path: Path, clip: Path) -> Non
         shutil.copy(voice, daemon.inbox / "talk.wav")
         daemon.start()
         daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
+        workers = [event["heygemd.worker.pid"] for event in daemon.events("worker.started")]
         children = daemon.children()
         assert children
         assert daemon.stop() == 0
-        alive = [pid for pid in children if Path(f"/proc/{pid}/stat").exists()]
-        assert alive == []
+        assert [pid for pid in workers if alive(pid)] == [], "it has waited for each"
+        until = time.monotonic() + 60
+        while any(alive(pid) for pid in children):  # what workers had started was killed with them, and dies
+            assert time.monotonic() < until
+            time.sleep(0.05)
         assert daemon.once() == 0
         assert check_receipt(daemon, "talk")["state"] == "done"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -62,8 +63,11 @@ def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_mod
     plan = json.loads(daemon.cli("plan", str(clip), str(voice), "--json").stdout)
     # Asked of the model as it is now: the last segment may have been placed before the first one was measured.
     predicted = plan["memory"][0]["predicted_mib"] * 2**20
-    measured = max(e["heygemd.memory.measured_bytes"] for e in finished)
-    assert 0.9 <= predicted / measured <= 1.6, "after a few segments it promises what is taken, and not twice as much"
+    # They differ: where the machine is busy, the decoder of a second of video is gone before anybody looks at it.
+    measured = [e["heygemd.memory.measured_bytes"] for e in finished]
+    assert 0.95 * min(measured) <= predicted <= 1.1 * max(measured), "after a few segments it promises what is taken"
+    formula = max(e["heygemd.memory.predicted_bytes"] for e in finished)
+    assert predicted < 0.9 * formula, "the first one was promised more"
     assert plan["memory"][0]["source"] == "measured"
     assert plan["memory"][0]["measurements"] >= 1
 
@@ -112,7 +116,7 @@ def test_workers_killed_at_random_moments_cost_retries_not_jobs(tmp_path: Path, 
         assert daemon.receipt("talk")["state"] == "done"
         numbers = [e["heygemd.segment.number"] for e in daemon.events("segment.finished")]
         assert sorted(numbers) == list(range(len(numbers))), "each segment was finished once"
-        assert daemon.events("worker.died")
+        daemon.wait(lambda: daemon.events("worker.died"), what="a death that is told")
         video = daemon.root / "outbox/talk/talk.mp4"
         assert int(media.probe(video)["nb_read_frames"]) == daemon.receipt("talk")["items"][0]["video"]["frames"]
 
@@ -124,43 +128,38 @@ def test_a_worker_that_hangs_is_ended_and_its_segment_done_elsewhere(tmp_path: P
         daemon.drop(clip, voice, "talk")
         daemon.start()
         daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
-        for pid in workers(daemon):
-            os.kill(pid, signal.SIGSTOP)
+        daemon.wait_rendering()
         daemon.wait(lambda: daemon.events("worker.hung"), what="the hang is noticed")
         assert daemon.wait_state("talk", "done", "failed")["state"] == "done"
 
 
-def test_a_poison_job_fails_alone_with_evidence(tmp_path: Path, clip: Path, voice: Path) -> None:
+POISON = """#!/bin/sh
+if [ -e "{armed}" ]; then case "$*" in *items/000/segments*) kill -KILL $PPID; sleep 600;; esac; fi
+exec {ffmpeg} "$@"
+"""
+
+
+def test_a_poison_job_fails_alone_with_evidence(
+    tmp_path: Path, clip: Path, voice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its workers are killed whenever they render it; the other folder's job goes through."""
+    armed, ffmpeg = tmp_path / "armed", tmp_path / "bin/ffmpeg"
+    armed.touch()
+    ffmpeg.parent.mkdir()
+    ffmpeg.write_text(POISON.format(armed=armed, ffmpeg=shutil.which("ffmpeg")))
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ffmpeg.parent}:{os.environ['PATH']}")
     with Daemon(tmp_path / "share", SCHEDULER__ATTEMPTS="2", SCHEDULER__CPU_SLOTS="2") as daemon:
         daemon.drop(clip, voice, "poison")
         daemon.start()
-
-        def poisoned() -> bool:
-            for pid in workers(daemon):
-                if any("items/000/segments" in arguments for arguments in command_lines_below(daemon, pid)):
-                    os.kill(pid, signal.SIGKILL)
-            return bool(daemon.status("poison")["state"] == "failed")
-
-        daemon.wait(poisoned, 120, "the job fails")
+        daemon.wait_state("poison", "failed", "done")
+        armed.unlink()
         daemon.drop(clip, voice, "other/good")
         assert daemon.wait_state("good", "done", "failed")["state"] == "done"
         error = daemon.error("poison")["error"]
         assert error["type"] == "WorkerDiedError"
         assert [a["type"] for a in error["details"]["attempts"]] == ["WorkerDiedError"] * 2
         assert all("SIGKILL" in a["message"] for a in error["details"]["attempts"])
-
-
-def command_lines_below(daemon: Daemon, parent: int) -> list[str]:
-    found = []
-    for pid in daemon.children():
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            if int(stat[1]) == parent:
-                found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
 
 
 def test_segments_halved_by_the_ladder_give_the_same_video(tmp_path: Path, clip: Path, voice: Path) -> None:

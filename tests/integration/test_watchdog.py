@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import shutil
-import signal
 import socket
 import threading
 import time
@@ -18,6 +15,7 @@ import pytest
 
 from tests import media
 from tests.daemon import Daemon
+from tests.ports import free_port
 
 
 class Manager:
@@ -57,18 +55,22 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 
 
 def scrape(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
+def ended(daemon: Daemon, how: str) -> list[int]:
+    """Pids of workers that hung or died."""
+    return [event["heygemd.worker.pid"] for event in daemon.events(f"worker.{how}")]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_wedged_worker_costs_neither_the_job_nor_the_watchdog(tmp_path: Path, manager: Manager) -> None:
     clip = media.moving_portrait(tmp_path / "clip.mp4", seconds=1.0, size=256)
     voice = media.speech(tmp_path / "voice.wav", "One two three four five. " * 5)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {
         "SCHEDULER__SEGMENT_SECONDS": "1",
         "SCHEDULER__HEARTBEAT_TIMEOUT_SECONDS": "15",
@@ -83,20 +85,20 @@ def test_a_wedged_worker_costs_neither_the_job_nor_the_watchdog(tmp_path: Path, 
         shutil.copy(clip, daemon.inbox / "talk.mp4")
         shutil.copy(voice, daemon.inbox / "talk.wav")
         daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
-        wedged = daemon.events("worker.started")[-1]["heygemd.worker.pid"]
-        os.kill(wedged, signal.SIGSTOP)
-        daemon.wait(lambda: daemon.events("worker.hung"), what="its end")
-        assert daemon.events("worker.hung")[0]["heygemd.worker.pid"] == wedged
+        wedged = daemon.wait_rendering()
+        since = time.monotonic()
+        daemon.wait(lambda: wedged in ended(daemon, "hung"), what="its end")
+        meanwhile = [at for at in manager.when("WATCHDOG=1") if at > since]
+        assert len(meanwhile) >= 5, "systemd would have lost patience"
         daemon.wait_state("talk", "done")
-        pings = manager.when("WATCHDOG=1")
-        assert max(b - a for a, b in itertools.pairwise(pings)) < 10, "systemd would have lost patience"
         assert not daemon.events("watchdog.starved")
 
         values = scrape(port)
         frames = sum(line["heygemd.frames"] for line in daemon.events("segment.finished"))
         assert values['heygemd_frames_total{device="cpu"}'] == frames > 0
         assert values['heygemd_jobs_ended_total{outcome="done"}'] == 1
-        assert values['heygemd_worker_ends_total{device="cpu",reason="hung"}'] == 1
+        # Others may have stood still as well, where the machine did.
+        assert values['heygemd_worker_ends_total{device="cpu",reason="hung"}'] == len(ended(daemon, "hung"))
         assert values["heygemd_ready"] == 1
         assert values["heygemd_degraded"] == 0
         assert values['heygemd_device_up{device="cpu"}'] == 1

@@ -137,7 +137,7 @@ class Loop:
                 break
         self.daemon.process = None
         self.count_rendered(self.durable())
-        left = processes.wait_until_none_below(os.getpid(), 10.0)
+        left = processes.wait_until_none_below(os.getpid(), 60.0)
         assert not left, f"the daemon ended, these did not: {left}"
 
     # ---- one life ----
@@ -155,16 +155,16 @@ class Loop:
         self.sleep_until(end)
         if way == "daemon":
             self.daemon.process.kill()
-            self.daemon.process.wait(30)
-            left = processes.wait_until_none_below(os.getpid(), 15.0)
-            assert not left, f"15 s after the daemon these still run: {left}"
+            self.daemon.process.wait(120)
+            left = processes.wait_until_none_below(os.getpid(), 60.0)
+            assert not left, f"a minute after the daemon these still run: {left}"
         elif way == "stop":
             self.daemon.process.send_signal(signal.SIGTERM)
-            code = self.daemon.process.wait(60)
+            code = self.daemon.process.wait(240)
             # A share or a disk that refuses at the start ends it with 75, "later", and systemd starts it again.
             fine = (0, -signal.SIGTERM, 75) if "FAILPOINT" in self.daemon.settings else (0, -signal.SIGTERM)
             assert code in fine, f"SIGTERM ended the daemon with {code}\n{self.tail()}"
-            left = processes.wait_until_none_below(os.getpid(), 5.0)
+            left = processes.wait_until_none_below(os.getpid(), 60.0)
             assert not left, f"stopped in order, but these run: {left}"
         self.end_everything()
         self.kills[way] += 1
@@ -187,9 +187,9 @@ class Loop:
     def end_everything(self) -> None:
         processes.kill_all_below(os.getpid())
         if self.daemon.process is not None:
-            self.daemon.process.wait(30)
+            self.daemon.process.wait(120)
             self.daemon.process = None
-        left = processes.wait_until_none_below(os.getpid(), 10.0)
+        left = processes.wait_until_none_below(os.getpid(), 60.0)
         assert not left, f"killed, but these run: {left}"
 
     def arm(self) -> None:

@@ -256,7 +256,7 @@ class Mount:
             cwd=Path(__file__).resolve().parents[2],
             stderr=subprocess.DEVNULL,
         )
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while time.monotonic() < until:
             if os.path.ismount(self.mountpoint):
                 return True

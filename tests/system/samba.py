@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import getpass
-import socket
 import subprocess
 import time
 from pathlib import Path
+
+from tests.ports import free_port
 
 CONFIG = """
 [global]
@@ -52,9 +53,7 @@ class Samba:
     def __init__(self, share: Path, work: Path) -> None:
         self.share = share
         self.work = work
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         for name in ("private", "lock", "state", "cache", "pid", "ncalrpc"):
             (work / name).mkdir(parents=True)
         self.config = work / "smb.conf"
@@ -68,7 +67,7 @@ class Samba:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
             )  # it ends its whole process group with itself
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while time.monotonic() < until:
             assert self.process.poll() is None, (self.work / "smbd.out").read_text()
             if self.client("ls", check=False).returncode == 0:
@@ -80,7 +79,7 @@ class Samba:
     def __exit__(self, *_exc: object) -> None:
         assert self.process is not None
         self.process.terminate()  # its children end with it
-        self.process.wait(30)
+        self.process.wait(120)
 
     def command(self, commands: str, share: str = "drop") -> list[str]:
         return ["smbclient", f"//127.0.0.1/{share}", "-p", str(self.port), "-N", "-s", str(self.config), "-c", commands]

@@ -77,14 +77,15 @@ def test_uploads_that_stop_break_and_come_again(
         assert not claimed(daemon, "slow"), "half a file is no job"
     why = json.loads(daemon.cli("why", "--json", str(daemon.inbox / "slow.mp4")).stdout)
     slow.stdin.close()
-    assert slow.wait(60) == 0
+    assert slow.wait(180) == 0
 
     # broken in the middle, then taken up again where it stopped; its sound comes last
     broken = samba.upload("inbox/broken.mp4")
     assert broken.stdin is not None
     broken.stdin.write(data[: 2 * third])
     broken.stdin.flush()
-    time.sleep(0.5)
+    half = daemon.inbox / "broken.mp4"
+    daemon.wait(lambda: half.exists() and half.stat().st_size > 0, what="something of the upload")
     broken.kill()
     broken.wait()
     broken.stdin.close()

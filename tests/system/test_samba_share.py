@@ -9,7 +9,6 @@ import grp
 import os
 import pwd
 import shutil
-import socket
 import stat
 import subprocess
 import tempfile
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MEMBER, GROUP, STRANGER = "games", "games", "news"
@@ -53,7 +54,7 @@ class Server:
         login = ["-N"] if user == "" else ["-U", f"{user}%{PASSWORD}"]
         done = subprocess.run(
             [*self.command(), *login, "-c", command],
-            check=False, capture_output=True, text=True, cwd=self.configuration.parent, timeout=60,
+            check=False, capture_output=True, text=True, cwd=self.configuration.parent, timeout=240,
         )  # fmt: skip
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: {done.stdout}{done.stderr}")
@@ -71,9 +72,7 @@ def server() -> Iterator[Server]:
         folder.mkdir()
         os.chown(folder, pwd.getpwnam("backup").pw_uid, group)  # stands for the service
         folder.chmod(mode)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = {key: place / key for key in ("private", "lock", "state", "cache", "pid", "ncalrpc")}
     for folder in own.values():
         folder.mkdir(mode=0o755)
@@ -101,7 +100,7 @@ def server() -> Iterator[Server]:
     )  # fmt: skip
     try:
         made = Server(configuration, root, port)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while made.client(MEMBER, "ls", check=False).returncode != 0:
             assert smbd.poll() is None, (place / "smbd.out").read_text()
             assert time.monotonic() < deadline, made.client(MEMBER, "ls", check=False).stdout
@@ -110,7 +109,7 @@ def server() -> Iterator[Server]:
     finally:
         if smbd.poll() is None:
             os.killpg(smbd.pid, 15)  # a session of its own: smbd and its children
-            smbd.wait(20)
+            smbd.wait(120)
         log.close()
         shutil.rmtree(place)
 
@@ -170,10 +169,14 @@ def test_what_the_service_moves_is_gone_at_once_for_a_client_that_holds_the_fold
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert client.stdin is not None
-    client.stdin.write("ls inbox/moved.mp4\n")
+    seen = server.configuration.parent / "seen"
+    client.stdin.write(f"ls inbox/moved.mp4\n!touch {seen}\n")  # its output stays in a buffer, this does not
     client.stdin.flush()
-    time.sleep(1.0)
+    until = time.monotonic() + 120
+    while not seen.exists():
+        assert time.monotonic() < until and client.poll() is None
+        time.sleep(0.05)
     source.rename(moved)
-    told, _ = client.communicate("ls inbox/moved.mp4\nls archive/moved.mp4\nquit\n", timeout=30)
+    told, _ = client.communicate("ls inbox/moved.mp4\nls archive/moved.mp4\nquit\n", timeout=120)
     assert told.count("moved.mp4  ") == 2, told
     assert "NT_STATUS_NO_SUCH_FILE" in told

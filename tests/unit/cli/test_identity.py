@@ -61,7 +61,7 @@ def heygemd(layout: Layout, *arguments: str, user: int | None = None) -> subproc
         user=user,
         group=None if user is None else SERVICE.pw_gid,
         env={**environment, "HEYGEMD_CONFIG": "/dev/null", "PYTHONDONTWRITEBYTECODE": "1"},
-        timeout=120,
+        timeout=240,
     )
 
 

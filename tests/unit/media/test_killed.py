@@ -11,6 +11,7 @@ import pytest
 from heygemd.core.errors import WorkerDiedError
 from heygemd.media.decode import analysis_frames
 from heygemd.media.probe import probe_video
+from heygemd.work.meter import _children
 from tests import media
 
 
@@ -19,12 +20,9 @@ def test_a_killed_decoder_is_not_the_end_of_the_clip(tmp_path: Path) -> None:
     frames = analysis_frames(clip, probe_video(clip))
     found = iter(frames)
     next(found)
-    me = str(os.getpid())
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            name, rest = (entry / "stat").read_text().rsplit(")", 1) if (entry / "stat").exists() else ("", "x x")
-            if name.endswith("(ffmpeg") and rest.split()[1] == me:
-                os.kill(int(entry.name), signal.SIGKILL)
+    for pid in _children():
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "ffmpeg":
+            os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerDiedError, match="was killed"):
         for _ in found:
             continue

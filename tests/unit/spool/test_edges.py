@@ -131,7 +131,7 @@ def test_status_files(desk: Desk) -> None:
 # watch
 
 
-def wait_for(what: Callable[[], object], seconds: float = 20.0) -> bool:
+def wait_for(what: Callable[[], object], seconds: float = 120.0) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if what():
@@ -155,7 +155,7 @@ def test_hints_come_and_dead_threads_are_replaced(layout: Layout, mode: str) -> 
         assert not watch.check()
         emitter = next(iter(watch._observer.emitters))  # type: ignore[union-attr]
         emitter.stop()
-        emitter.join(10)
+        emitter.join(120)
         assert not watch.healthy(), "the observer alone would say that it lives"
         assert watch.check() and watch.healthy()
         poked.clear()

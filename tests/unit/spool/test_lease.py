@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -130,19 +131,29 @@ def test_the_chain_does_not_grow_and_a_stale_listing_cannot_restart_it(tmp_path:
 
 
 def test_the_keeper_renews_while_the_loop_turns_and_says_when_it_is_over(tmp_path: Path) -> None:
+    def number() -> int:
+        return (last_link(tmp_path / FOLDER) or pytest.fail("no link")).number
+
     one = Lease(tmp_path, "one", 0.2, host="one")
     assert one.attempt()
     keeper = Keeper(one)
-    two = Lease(tmp_path, "two", 0.2, host="two")
+    clock = Clock()
+    two = lease(tmp_path, "two", clock)
+    until = time.monotonic() + 120
     try:
         for _ in range(6):
-            threading.Event().wait(0.1)
+            seen = number()
+            while number() == seen:
+                assert time.monotonic() < until, "nobody renews it"
+                time.sleep(0.01)
             keeper.turn()
-            assert not two.attempt()
-        assert two._make((last_link(tmp_path / FOLDER) or pytest.fail("no link")).number + 1)
+            clock.now += 1000.0
+            assert not two.attempt(), "another link than before: it lives"
+        while not two._make(number() + 1):
+            assert time.monotonic() < until
         with pytest.raises(LeaseLostError):
-            for _ in range(100):
-                threading.Event().wait(0.05)
+            while time.monotonic() < until:
+                time.sleep(0.01)
                 keeper.turn()
     finally:
         keeper.stop()

@@ -47,7 +47,7 @@ def test_leaving_early_stops_the_source_and_its_thread() -> None:
     stream = prefetch(source(), max_bytes=3, size=lambda _: 1, name="t")
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert closed.wait(2)
+    assert closed.wait(60)
     assert set(threading.enumerate()) <= before  # another test's thread may end meanwhile
 
 
@@ -77,6 +77,7 @@ def test_sink_consumes_in_order_and_gives_its_error_to_the_producer() -> None:
 
 def test_side_by_side_keeps_the_order_and_runs_no_more_than_it_may() -> None:
     now, most, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(2)
     taken = []
 
     def items() -> Iterator[int]:
@@ -89,6 +90,8 @@ def test_side_by_side_keeps_the_order_and_runs_no_more_than_it_may() -> None:
         with lock:
             now += 1
             most = max(most, now)
+        if item < 2:
+            together.wait(60)
         time.sleep(0.002 * (item % 3))
         with lock:
             now -= 1
