@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
-from contextlib import closing
+import sys
+from pathlib import Path
 from typing import Any
 
 from nspawn import Machine
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from ports import free_port
 
 FOLDER = "/srv/checkout"
 ROOT = "/srv/studio"
@@ -25,7 +29,7 @@ class Day:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         # The container shares the network of the machine that it runs on: ports that nobody uses there.
-        self.metrics_port, self.web_port = _free_ports(2)
+        self.metrics_port, self.web_port = free_port(), free_port()
 
     def property(self, name: str, unit: str = "heygemd") -> str:
         return self.machine.output(f"systemctl show -P {name} {unit}")
@@ -102,11 +106,3 @@ class Day:
         read = "import sys, urllib.request as r; o = r.build_opener(r.ProxyHandler({}));"
         read += " sys.stdout.write(o.open(sys.argv[1], timeout=60).read().decode())"
         return self.machine.output(f"python3 -c '{read}' http://127.0.0.1:{port}{path}")
-
-
-def _free_ports(count: int) -> list[int]:
-    with closing(socket.socket()) as first, closing(socket.socket()) as second:
-        sockets = (first, second)[:count]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
