@@ -84,8 +84,7 @@ def test_uploads_that_stop_break_and_come_again(
     assert broken.stdin is not None
     broken.stdin.write(data[: 2 * third])
     broken.stdin.flush()
-    half = daemon.inbox / "broken.mp4"
-    daemon.wait(lambda: half.exists() and half.stat().st_size > 0, what="something of the upload")
+    daemon.wait((daemon.inbox / "broken.mp4").exists, what="the beginning of the upload")
     broken.kill()
     broken.wait()
     broken.stdin.close()
@@ -124,9 +123,10 @@ def test_names_that_differ_in_case_and_files_that_go(
     samba.client(f"put {tmp_path / 'nothing'} PAUSE")
     daemon.wait(lambda: daemon.events("queue.paused"), what="the pause")
     samba.client(f"put {clip} inbox/gone.mp4; put {voice} inbox/gone.wav")
-    # one file under two spellings: Samba writes both to the first
-    samba.client(f"put {voice} inbox/Case.mp4; put {clip} inbox/CASE.MP4; put {voice} inbox/case.wav")
-    samba.client("rename inbox/case.wav inbox/Case.wav")
+    # one file under two spellings: Samba writes both to the first; they are a pair by the last step, not before
+    samba.client(f"put {voice} inbox/LATER.wav; rename inbox/LATER.wav inbox/later.wav")
+    samba.client(f"put {voice} inbox/Case.mp4; put {clip} inbox/CASE.MP4")
+    samba.client("rename inbox/later.wav inbox/Case.wav")
     daemon.wait(lambda: claimed(daemon, "gone") and claimed(daemon, "Case"), what="both claims")
     samba.client("del inbox/gone.mp4; del inbox/gone.wav")
     samba.client("del PAUSE")
