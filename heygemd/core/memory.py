@@ -29,6 +29,8 @@ CHUNK_BYTES = 128 * MIB
 
 FIRST_MARGIN = 0.15
 """On top of a prediction that no measurement has confirmed yet."""
+LEAST_RATIO = 0.6
+"""No measurement was ever below 0.65 of its formula: what a formula puts so far above a device will never fit it."""
 CALIBRATED_MARGIN = 0.10
 """On top of one that a calibration pass has measured, and no segment yet."""
 LEAST_MARGIN = 0.05
@@ -72,6 +74,11 @@ def pipeline_bytes(picture: Picture, batch: int, threads: int = 1) -> int:
     coders = _CODER_BYTES + int(frame * (_DECODER_FRAMES + encoder_frames))
     backwards = min(CHUNK_BYTES, picture.backward_frames * frame)
     return WORKER_BYTES + queues + coders + backwards + GROUPS_AT_ONCE * batch * frame
+
+
+def preparing_bytes(picture: Picture) -> int:
+    """RAM of a worker that prepares, without its engine: a decoder of the source, and a few small pictures."""
+    return WORKER_BYTES + _CODER_BYTES + int(picture.frame_bytes * _DECODER_FRAMES)
 
 
 def host_bytes(picture: Picture, batch: int) -> int:
@@ -231,6 +238,14 @@ class Calibration:
         """With one calibration pass. Corrections of the family go: they were measured against another base."""
         kept = {key: value for key, value in self.corrections.items() if not key.startswith(family + "/")}
         return Calibration(kept, {**self.fits, f"{family}/{model}": fit})
+
+    def least_ratio(self, kind: str) -> float:
+        """What share of a formula a reservation on such a device comes to at least, by all that was ever measured on
+        one, and with room for what will be measured next."""
+        fits = [fit for key, fit in self.fits.items() if key.split("/")[2] == kind]
+        fitted = min((fit.ratio(batch) for fit in fits for batch in fit.formula_bytes), default=1.0)
+        corrected = min((c.ratio for key, c in self.corrections.items() if key.split("/")[2] == kind), default=1.0)
+        return min(LEAST_RATIO, 0.8 * min(fitted, 1.0) * min(corrected, 1.0))
 
     def to_dict(self) -> dict[str, Any]:
         return {

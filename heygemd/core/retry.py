@@ -7,6 +7,7 @@ from typing import Literal
 
 from heygemd.core.errors import (
     CancelledError,
+    CannotFitError,
     DiskFullError,
     EncoderUnavailableError,
     HeygemdError,
@@ -52,7 +53,7 @@ def decide(error: HeygemdError, *, attempt: int, max_attempts: int, rung: Rung |
         # Drivers limit how many encoders run at once: another one may end soon. Without it, it always works.
         again = attempt < _ENCODER_TRIES and error.details.get("device") != "cpu"
         return Decision("retry", _ENCODER_WAIT_SECONDS) if again else Decision("software")
-    if isinstance(error, CancelledError) or not error.retryable:
+    if isinstance(error, CancelledError | CannotFitError) or not error.retryable:
         return Decision("fail")
     if rung is not None and isinstance(error, OutOfMemoryError):
         # Every rung is taken at most a few times, so the ladder ends by itself, whatever `max_attempts` says.

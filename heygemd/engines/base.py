@@ -109,6 +109,17 @@ class MemoryQuery:
     region_pixels: int = 0
 
 
+@dataclass(frozen=True)
+class PrepareQuery:
+    """What the memory of preparing depends on: `width`, `height` of the source in pixels, its `video_frames` (1 for a
+    still), the `speech_seconds`."""
+
+    width: int
+    height: int
+    video_frames: int
+    speech_seconds: float
+
+
 class Analyser(Protocol):
     """Pass 1 over one clip. Frames come in order, each once."""
 
@@ -139,7 +150,7 @@ PASS_1_SIDE = 1280
 
 
 class LipSyncEngine(Protocol):
-    """One way of making a mouth move. Made without arguments; neither that nor `memory_bytes` imports torch."""
+    """One way of making a mouth move. Made without arguments; neither that nor the two predictions import torch."""
 
     name: ClassVar[str]
     description: ClassVar[str]
@@ -148,8 +159,19 @@ class LipSyncEngine(Protocol):
 
     def availability(self, checkpoint: Path | None) -> Availability: ...
 
+    @property
+    def variant(self) -> str:
+        """Of the network that `availability` found, as `Analysis.summary` will name it; "" where there is but one."""
+        ...
+
     def memory_bytes(self, query: MemoryQuery) -> int:
-        """Predicted peak bytes on the device beyond a bare worker process, everything included."""
+        """Predicted peak bytes on the device beyond a bare worker process, everything included. A larger batch or
+        region never takes less, nor does one that is not known."""
+        ...
+
+    def prepare_bytes(self, query: PrepareQuery) -> int:
+        """Predicted peak of RAM that `analyser` and `drive` take beyond a worker that decodes; speech itself stays on
+        the disk."""
         ...
 
     def import_ahead(self) -> None:

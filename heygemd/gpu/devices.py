@@ -240,6 +240,14 @@ def simulated_devices(settings: SchedulerSettings) -> list[Device]:
     ]
 
 
+def most_bytes(device: Device, settings: SchedulerSettings) -> int:
+    """The largest budget that the device can ever have: with nobody else on it."""
+    if device.name.startswith("sim:") or (device.kind == "cpu" and settings.cpu_memory_mib):
+        return device.budget_bytes  # as configured, and it does not move
+    share = CPU_SHARE if device.kind == "cpu" else settings.gpu_memory_fraction
+    return max(device.budget_bytes, int(device.total_bytes * share))
+
+
 def devices(settings: SchedulerSettings, found: Sequence[CardSnapshot] | None = None) -> list[Device]:
     """The devices that the configuration names. Raises ConfigError for one that is not there."""
     if settings.simulated_gpus_mib:

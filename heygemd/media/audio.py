@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +106,10 @@ def load_speech(
     log: Path | None = None,
     origin_seconds: float | None = None,
     limits: MediaLimits | None = None,
+    keep: Path | None = None,
 ) -> NDArray[np.float32]:
     """The samples alone of `hear`."""
-    return hear(path, log=log, origin_seconds=origin_seconds, limits=limits)[1]
+    return hear(path, log=log, origin_seconds=origin_seconds, limits=limits, keep=keep)[1]
 
 
 def hear(
@@ -116,6 +118,7 @@ def hear(
     log: Path | None = None,
     origin_seconds: float | None = None,
     limits: MediaLimits | None = None,
+    keep: Path | None = None,
 ) -> tuple[AudioInfo, NDArray[np.float32]]:
     """What `probe_audio` says, and (n,) float32 mono at 16 kHz in [-1, 1]; n = duration * 16000, rounded.
 
@@ -124,7 +127,9 @@ def hear(
     `origin_seconds`: absolute time on the container's clock of sample 0, for a clip's own sound the time of its first
     frame (`FrameTable.start_seconds`); by default the start of the file. Channels are mixed by their energy, so
     silence in one does not halve the other, and the loudest is taken alone where they would cancel.
-    Raises NoAudioError, LimitError, UnreadableMediaError.
+    `keep`: a file to write the samples into; the array then reads from there, and hours of it are the system's cache
+    rather than this process's memory (`kept_samples`).
+    Raises NoAudioError, LimitError, UnreadableMediaError; OSError where `keep` cannot be written.
     """
     limits = limits or MediaLimits()
     track = audio_track(path, origin_seconds=origin_seconds, limits=limits, log=log)
@@ -136,13 +141,34 @@ def hear(
         filters += f",aformat=sample_fmts=flt,pan=mono|c0={parts}"
     filters += f",aresample={SPEECH_RATE},aformat=sample_fmts=flt"
     num_samples = round(info.duration_seconds * SPEECH_RATE)
-    speech = np.zeros(num_samples, np.float32)
-    done = 0
-    for chunk in _samples(track, filters, 1, SPEECH_RATE, limits, log):
-        part = chunk[: num_samples - done, 0]
-        speech[done : done + len(part)] = part
-        done += len(part)
-    return info, np.clip(speech, -1.0, 1.0, out=speech)
+    chunks = _exactly(num_samples, _samples(track, filters, 1, SPEECH_RATE, limits, log))
+    if keep is not None:
+        with keep.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk.tobytes())
+        return info, kept_samples(keep, num_samples)
+    return info, np.concatenate([np.zeros(0, np.float32), *chunks])
+
+
+def _exactly(num_samples: int, chunks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """The first channel, in [-1, 1], of so many samples; zeros where there are fewer. Reads all of `chunks`."""
+    left = num_samples
+    for chunk in chunks:
+        part = chunk[:left, 0]
+        left -= len(part)
+        yield np.clip(part, -1.0, 1.0)
+    while left:
+        count = min(left, _CHUNK_SAMPLES)
+        left -= count
+        yield np.zeros(count, np.float32)
+
+
+def kept_samples(path: Path, num_samples: int) -> NDArray[np.float32]:
+    """(num_samples,) of a file that `hear` kept, to be read only. It is made longer with silence where it is too
+    short."""
+    if path.stat().st_size < 4 * num_samples:
+        os.truncate(path, 4 * num_samples)
+    return np.asarray(np.memmap(path, np.float32, "r", shape=(num_samples,)))
 
 
 def mix_weights(gram: NDArray[np.float64]) -> NDArray[np.float64]:

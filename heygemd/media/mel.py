@@ -47,10 +47,19 @@ def mel_filters() -> NDArray[np.float32]:
     return filters
 
 
+def num_columns(num_samples: int) -> int:
+    """Columns of the mel of so many samples, without margins."""
+    return 1 + num_samples // HOP_SAMPLES
+
+
 def mel_spectrogram(
-    samples: NDArray[np.float32], *, padding: Literal["zeros", "reflect"] = "zeros"
+    samples: NDArray[np.float32],
+    *,
+    padding: Literal["zeros", "reflect"] = "zeros",
+    margins: tuple[int, int] = (0, 0),
 ) -> NDArray[np.float32]:
-    """(80, 1 + n // 200) float32 in -4..4 of (n,) float32 mono at 16 kHz.
+    """(80, 1 + n // 200) float32 in -4..4 of (n,) float32 mono at 16 kHz, with so many columns of silence before and
+    after it.
 
     `padding` is what stands before the first and after the last sample: zeros as librosa does since 0.9, or the sound
     mirrored as in the librosa that the published Wav2Lip pinned; only the first and last two columns differ.
@@ -61,8 +70,10 @@ def mel_spectrogram(
     mirrored = padding == "reflect" and len(samples) > _WINDOW // 2
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_WINDOW) / _WINDOW)
     filters = mel_filters()
-    columns = 1 + len(samples) // HOP_SAMPLES
-    out = np.empty((BANDS, columns), np.float32)
+    columns = num_columns(len(samples))
+    before, after = margins
+    whole = np.full((BANDS, before + columns + after), SILENCE, np.float32)
+    out = whole[:, before : before + columns]
     for start in range(0, columns, _CHUNK_COLUMNS):  # in pieces: an hour of speech is 1.8 GB of spectrum
         stop = min(columns, start + _CHUNK_COLUMNS)
         first = start * HOP_SAMPLES - _WINDOW // 2
@@ -72,7 +83,7 @@ def mel_spectrogram(
         mel = magnitude @ filters.T
         decibels = 20.0 * np.log10(np.maximum(1e-5, mel)) - 20.0
         out[:, start:stop] = np.clip(8.0 * (decibels + 100.0) / 100.0 - 4.0, -4.0, 4.0).T
-    return out
+    return whole
 
 
 def _emphasised(samples: NDArray[np.float32], first: int, stop: int, mirrored: bool) -> NDArray[np.float64]:

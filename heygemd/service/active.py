@@ -36,6 +36,7 @@ class ActiveItem:
     estimated_with: tuple[Any, ...] = ()  # what the plan's bytes were last computed from
     passes: tuple[Any, ...] = ()  # service.calibrating.Pass, to be made before it can be planned well
 
+    prepare_bytes: int = 0  # of RAM, where the probe has found that preparing takes more than usual
     unprepared: bool = False  # somebody has looked, and there is nothing new before a worker says so
 
     @property

@@ -25,7 +25,7 @@ from heygemd.service.dispatcher import Dispatcher
 from heygemd.service.door import ClaimKey, Delivery, ItemOutcome, StagedItem
 from heygemd.service.estimates import estimate_time
 from heygemd.service.measure import fit_row
-from heygemd.service.planning import ItemMemory, cpu_threads, plan_item
+from heygemd.service.planning import ItemMemory, ceiling_of, cpu_threads, plan_item
 from heygemd.service.setup import make_calibration, make_executor, task_settings
 from heygemd.service.tasks import card_of, prepare_task
 from heygemd.work.item import ItemFolder, Prepared
@@ -187,12 +187,19 @@ def plan_one(
             task_options = replace(
                 task_options, media=settings.media.model_copy(update={"encoder": SOFTWARE, "decoder": SOFTWARE})
             )
+        store = make_calibration(settings.state.absolute(), readonly=True)
+        known = store.calibration
+        ceiling = ceiling_of(targets, host, settings.scheduler, known)
         try:
-            executor.start(prepare_task("plan", folder, staged, options, host, kinds, task_options, cards), host)
+            task = prepare_task("plan", folder, staged, options, host, kinds, task_options, cards, ceiling)
+            executor.start(task, host)
             while executor.running():
                 for message in executor.poll(0.2):
                     if message.type == "failed":
-                        raise HeygemdError.from_dict(message.values)
+                        error = HeygemdError.from_dict(message.values)
+                        if isinstance(error, CannotFitError):
+                            return _refused(targets, error)
+                        raise error
                     if message.type == "progress":
                         done = message.values["done"] / max(1, message.values["total"])
                         on_progress(Progress(message.values["stage"], done, None))
@@ -207,15 +214,13 @@ def plan_one(
             "frames": prepared.num_frames,
             "speech_seconds": round(prepared.speech_seconds, 3),
             "video": prepared.video.to_dict(),
-            "devices": [asdict(device) for device in targets],
         }
         try:
-            store = make_calibration(settings.state.absolute(), readonly=True)
-            known = store.calibration
             plan = plan_item(prepared, folder, targets, settings.scheduler, known)
         except CannotFitError as error:
-            return report | {"refused": True, "reason": error.message, "remedy": error.remedy, "details": error.details}
+            return report | _refused(targets, error)
         return report | {
+            "devices": [asdict(device) for device in targets],
             "segments": [asdict(segment) for segment in plan.segments],
             "batch": plan.batch,
             "precision": plan.precision,
@@ -227,6 +232,12 @@ def plan_one(
             "calibration": _calibration_of(plan, prepared, known),
             **_time_of(plan, prepared, targets, host, store),
         }
+
+
+def _refused(targets: Sequence[Device], error: CannotFitError) -> dict[str, Any]:
+    devices = [asdict(device) for device in targets]
+    told = {"refused": True, "reason": error.message, "remedy": error.remedy, "details": error.details}
+    return {"devices": devices, **told}
 
 
 def _why_cpu(plan: Plan, prepared: Prepared, targets: Sequence[Device]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from heygemd.core.capacity import Device
+from heygemd.core.ceiling import Ceiling
 from heygemd.core.coding import Coding
 from heygemd.core.errors import CannotFitError
 from heygemd.core.memory import (
@@ -22,6 +23,7 @@ from heygemd.core.memory import (
 )
 from heygemd.core.plan import DeviceOffer, Plan, PlanRequest, choices, cut, expected, monotone
 from heygemd.core.settings import SchedulerSettings
+from heygemd.gpu.devices import most_bytes
 from heygemd.work.item import ItemFolder, Prepared
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
@@ -92,6 +94,17 @@ def picture_of(prepared: Prepared) -> Picture:
 def cpu_threads(devices: Sequence[Device]) -> int:
     """Of the CPU workers among the devices."""
     return max((device.threads for device in devices if device.kind == "cpu"), default=1)
+
+
+def ceiling_of(
+    devices: Sequence[Device], host: Device, settings: SchedulerSettings, calibration: Calibration
+) -> Ceiling:
+    """What these devices could ever give, free or not."""
+    most: dict[str, int] = {}
+    for device in devices:
+        most[device.kind] = max(most.get(device.kind, 0), most_bytes(device, settings))
+    ratios = {kind: calibration.least_ratio(kind) for kind in ("cpu", "cuda")}
+    return Ceiling(most, most_bytes(host, settings), ratios)
 
 
 def plan_item(

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from heygemd.core.capacity import Device
+from heygemd.core.ceiling import Ceiling
 from heygemd.core.coding import Card
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError
 from heygemd.core.plan import Plan
@@ -17,7 +18,7 @@ from heygemd.gpu.calibration import CalibrationStore
 from heygemd.service.active import ActiveItem, ActiveJob
 from heygemd.service.fleet import Fleet, LogEvent
 from heygemd.service.ledgerbook import Ledgerbook
-from heygemd.service.planning import plan_item
+from heygemd.service.planning import ceiling_of, plan_item
 from heygemd.service.room import WorkRoom, render_bytes
 from heygemd.service.tasks import TaskSettings, card_of
 from heygemd.work.item import Prepared
@@ -101,6 +102,11 @@ class Plans:
         """Of this machine, that may render. Those of a cluster are elsewhere."""
         found = () if self._fleet.elastic else self.offers(scheduler)
         return tuple(card_of(device) for device in found if device.kind == "cuda")
+
+    def ceiling(self, scheduler: SchedulerSettings) -> Ceiling:
+        """What tasks could ever be given here. A cluster may grow."""
+        found = ceiling_of(self.offers(scheduler), self._fleet.host, scheduler, self._store.calibration)
+        return replace(found, by_kind=None) if self._fleet.elastic else found
 
     def kinds(self, scheduler: SchedulerSettings) -> tuple[str, ...]:
         """Device kinds that an item's memory must be predicted for."""

@@ -175,7 +175,8 @@ class TaskRunner:
             if not item.is_prepared and host["cpu"][-1] > self._fleet.host.budget_bytes:
                 item.error = _host_too_small(host["cpu"][-1], self._fleet.host)
             elif not item.is_prepared:
-                yield "prepare", host, base, False, self._fleet.not_for_host()
+                needs = {"cpu": (item.prepare_bytes,)} if item.prepare_bytes else host
+                yield "prepare", needs, base, False, self._fleet.not_for_host()
             return
         missing = [s for s in item.plan.segments if s.number not in item.done_segments]
         if not missing:
@@ -203,8 +204,11 @@ class TaskRunner:
             self._fleet.start_fresh(device.name)
             task = self._calibrating.task(task_id, key, item, device, self.settings.media)
         else:
-            cards = self._plans.cards(self.settings.scheduler)
-            task = task_for(task_id, key, item, active.job.options, device, choice, kinds, self.settings, cards)
+            scheduler = self.settings.scheduler
+            cards, ceiling = self._plans.cards(scheduler), self._plans.ceiling(scheduler)
+            task = task_for(
+                task_id, key, item, active.job.options, device, choice, kinds, self.settings, cards, ceiling
+            )
             if choice is not None and item.prepared is not None:
                 task.values["outside_bytes"] = self._calibrating.outside_bytes(item.prepared, choice)
         running = Running(active, item, key, device, placement.num_bytes, choice)
@@ -274,6 +278,9 @@ class TaskRunner:
         self._setbacks.overcome(message.task_id)
         item.progress[key] = 1.0
         context = {**active.job.log_context(), "item": item.item.name}
+        if key == "prepare" and "needed_bytes" in message.values:
+            self._more_room(item, int(message.values["needed_bytes"]))
+            return
         if key == "finish":
             self._log("job.assembled", **context, duration_seconds=message.values["seconds_total"])
         if key == "prepare":
@@ -289,6 +296,13 @@ class TaskRunner:
                 self._estimates.finished(item.prepared, running.device, float(message.values["seconds_total"]))
         else:
             self._rendered(running, message.values, context)
+
+    @staticmethod
+    def _more_room(item: ActiveItem, needed_bytes: int) -> None:
+        """The probe has found that preparing takes more than was reserved: it begins again with so much."""
+        item.prepare_bytes = needed_bytes
+        item.attempts["prepare"] -= 1
+        item.progress.pop("prepare", None)
 
     def _rendered(self, running: Running, values: dict[str, Any], context: dict[str, Any]) -> None:
         item, choice = running.item, running.choice

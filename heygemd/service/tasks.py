@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from heygemd.core.capacity import Device
+from heygemd.core.ceiling import Ceiling
 from heygemd.core.coding import IN_SOFTWARE, Card, Coding
 from heygemd.core.options import Options
 from heygemd.core.plan import Choice, Plan, Segment
@@ -17,7 +18,8 @@ from heygemd.service.door import StagedItem
 from heygemd.work.item import ItemFolder
 
 HOST_BYTES = 1_000 * 2**20
-"""Reserved for a task that prepares or finishes: ffmpeg, the analysis and the interpreter, measured at 1080p."""
+"""Reserved for a task that prepares or finishes: ffmpeg, the analysis and the interpreter, measured at 1080p. A worker
+that finds after the probe that preparing takes more asks for it (work.afford)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def prepare_task(
     kinds: tuple[str, ...],
     settings: TaskSettings,
     cards: tuple[Card, ...] = (),
+    ceiling: Ceiling | None = None,
 ) -> Task:
     # Decided once for all segments: a reload in the middle of a job changes none of them.
     options = options.model_copy(update={"mark": stronger_mark(settings.provenance.mark, options.mark)})
@@ -66,6 +69,7 @@ def prepare_task(
         "device_kinds": list(kinds),
         "cpu_only": list(settings.cpu_only),
         "cards": [asdict(card) for card in cards],
+        "ceiling": None if ceiling is None else ceiling.to_dict(),
         "media": settings.media.model_dump(),
         "provenance": settings.provenance.model_dump(),
     }
@@ -110,11 +114,12 @@ def task_for(
     kinds: tuple[str, ...],
     settings: TaskSettings,
     cards: tuple[Card, ...] = (),
+    ceiling: Ceiling | None = None,
 ) -> Task:
     """The task that `key` (prepare, render:N, finish) of an item means on that device. `choice`: only for a render."""
     if key == "prepare":
         assert item.staged is not None  # noqa: S101 - it is offered only then
-        return prepare_task(task_id, item.folder, item.staged, options, device, kinds, settings, cards)
+        return prepare_task(task_id, item.folder, item.staged, options, device, kinds, settings, cards, ceiling)
     assert item.plan is not None  # noqa: S101 - it is offered only then
     if choice is None:
         return finish_task(task_id, item.folder, item.plan, device, settings)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from heygemd.engines.base import SPEECH_RATE, Speech
 
 Floats = NDArray[np.float32]
-_FRAMES_AT_ONCE = 4096
+_FRAMES_AT_ONCE = 1024
 
 
 def cut_cost(speech: Speech, mouth_speed: Floats | None) -> Floats:

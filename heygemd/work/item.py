@@ -2,6 +2,7 @@
 
 ffmpeg.log      what ffmpeg said, all stages
 speech.wav      only for text jobs
+*.f32           sound at 16 kHz (media.audio.hear), while it is prepared
 frames.npz      time stamps and key frames of the source (media.decode.FrameTable)
 analysis.npz    pass 1 (engine arrays)          motion.npz   one row for each output frame (engine arrays)
 item.json       Prepared: written last by `prepare`; there = prepared
@@ -120,6 +121,19 @@ class ItemFolder:
     @property
     def speech(self) -> Path:
         return self.path / "speech.wav"
+
+    @property
+    def speech_samples(self) -> Path:
+        return self.path / "speech.f32"
+
+    @property
+    def own_samples(self) -> Path:
+        """Of the clip's own sound."""
+        return self.path / "own.f32"
+
+    def drop_samples(self) -> None:
+        self.speech_samples.unlink(missing_ok=True)
+        self.own_samples.unlink(missing_ok=True)
 
     @property
     def frames(self) -> Path:

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.ceiling import Ceiling
 from heygemd.core.clip import AudioInfo, Phone, VideoInfo
 from heygemd.core.coding import Card
 from heygemd.core.errors import LimitError, NoAudioError
@@ -23,11 +24,12 @@ from heygemd.core.timeline import num_output_frames
 from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
 from heygemd.failpoints import failpoint
 from heygemd.files import fsync_file
-from heygemd.media.audio import hear, load_speech
+from heygemd.media.audio import hear, kept_samples, load_speech
 from heygemd.media.decode import analysis_frames
 from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
+from heygemd.work.afford import require_device, require_preparing_room
 from heygemd.work.choose import best_batch_of, checkpoint_id, choose_engine, device_kinds_of
 from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
@@ -41,7 +43,8 @@ Report = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class PrepareRequest:
     """What the daemon knows of an item. Exactly one of `audio`, `text_file`, `text` is given. `cards`: of this machine,
-    that may render it."""
+    that may render it. `reserved_bytes`: of RAM for preparing, 0 where nobody counts; `ceiling`: the most that it and a
+    render could ever be given, None where nobody knows."""
 
     video: Path
     audio: Path | None
@@ -58,13 +61,25 @@ class PrepareRequest:
     media: MediaSettings = field(default_factory=MediaSettings)
     cards: tuple[Card, ...] = ()
     cpu_only: tuple[str, ...] = ()
+    reserved_bytes: int = 0
+    ceiling: Ceiling | None = None
 
 
 def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
-    """Do stage 1 and leave its files in `folder`. Does nothing when it is done already. Raises HeygemdError."""
+    """Do stage 1 and leave its files in `folder`. Does nothing when it is done already.
+
+    Raises HeygemdError, and MoreRoomNeededError where what is reserved does not hold what the probe has found.
+    """
     if folder.is_prepared:
         return folder.load_prepared()
     folder.make()
+    try:
+        return _prepare(request, folder, report)
+    finally:
+        folder.drop_samples()
+
+
+def _prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prepared:
     clock = _Clock()
     report("probe", 0, 1)
     failpoint("prepare.probe")
@@ -77,6 +92,9 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
         choice = choose_engine(
             request.options.engine, request.default_engine, request.checkpoint_dir, request.checkpoint
         )
+        kinds = device_kinds_of(choice.engine, request.device_kinds, request.cpu_only)
+        if request.ceiling is not None:
+            require_device(choice.engine, video, kinds, request.ceiling)
         if request.device_kinds == ("cpu",):
             threading.Thread(target=choice.engine.import_ahead, name="import", daemon=True).start()
         clock.lap("probe")
@@ -93,6 +111,7 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
             seconds=float(speech_seconds),
             limit_seconds=limits.max_speech_seconds,
         )
+    require_preparing_room(choice.engine, video, float(speech_seconds), request.reserved_bytes, request.ceiling)
     clock.lap("speech")
 
     failpoint("prepare.analyse")
@@ -123,15 +142,15 @@ def prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Prep
     if request.options.tail == "keep":
         num_frames = max(num_frames, len(table.constant_rate(video.fps)))
     report("motion", 0, 1)
-    spoken = replace(spoken, samples=_padded(spoken.samples, num_frames, video.fps))  # hours of them: not twice
-    speech = Speech(spoken.samples, num_frames, video.fps, spoken.phones, spoken.language)
+    num_samples = max(len(spoken.samples), int(num_frames / video.fps * SPEECH_RATE))
+    samples = kept_samples(folder.speech_samples, num_samples)
+    speech = Speech(samples, num_frames, video.fps, spoken.phones, spoken.language)
     motion = choice.engine.drive(speech, analysis, request.options)
     failpoint("prepare.motion")
     folder.save_arrays("motion", motion.arrays)
     folder.save_arrays("cuts", {"cost": cut_cost(speech, choice.engine.mouth_speed(motion))})
     clock.lap("motion")
 
-    kinds = device_kinds_of(choice.engine, request.device_kinds, request.cpu_only)
     memory = memory_points(choice.engine, video, kinds, analysis)
     on_card = any(point.device == "cuda" for point in memory)
     prepared = Prepared(
@@ -194,7 +213,7 @@ class _Spoken:
 def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
     options = request.options
     if request.audio is not None:
-        info, samples = hear(request.audio, log=folder.log)
+        info, samples = hear(request.audio, log=folder.log, keep=folder.speech_samples)
         return _Spoken(request.audio, info, samples, language=options.language)
     text = request.text
     if request.text_file is not None:
@@ -209,7 +228,7 @@ def _speech(request: PrepareRequest, folder: ItemFolder) -> _Spoken:
         )
     spoken = EspeakSource().speak(text or "", folder.speech, language=options.language, voice=options.voice)
     fsync_file(folder.speech)
-    info, samples = hear(folder.speech, log=folder.log)
+    info, samples = hear(folder.speech, log=folder.log, keep=folder.speech_samples)
     return _Spoken(folder.speech, info, samples, spoken.phones, spoken.language)
 
 
@@ -237,14 +256,9 @@ def _own_speech(
     if not video.has_audio:
         return None
     try:
-        return load_speech(path, log=folder.log, origin_seconds=start_seconds)
+        return load_speech(path, log=folder.log, origin_seconds=start_seconds, keep=folder.own_samples)
     except NoAudioError:
         return None  # an empty sound stream: the clip counts as silent
-
-
-def _padded(samples: NDArray[np.float32], num_frames: int, fps: Fraction) -> NDArray[np.float32]:
-    missing = int(num_frames / fps * SPEECH_RATE) - len(samples)
-    return samples if missing <= 0 else np.pad(samples, (0, missing))
 
 
 class _Clock:

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from heygemd.core.ceiling import Ceiling
 from heygemd.core.coding import Card, Coding
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
 from heygemd.core.options import Options
@@ -111,6 +112,7 @@ class Worker:
         )
 
     def _prepare(self, task: Task, folder: ItemFolder) -> dict[str, Any]:
+        from heygemd.work.afford import MoreRoomNeededError
         from heygemd.work.coding import require_coding
         from heygemd.work.prepare import PrepareRequest, prepare
 
@@ -131,10 +133,15 @@ class Worker:
             media=MediaSettings.model_validate(values.get("media", {})),
             cards=tuple(Card(**card) for card in values.get("cards", ())),
             cpu_only=tuple(values.get("cpu_only", ())),
+            reserved_bytes=task.reserved_bytes,
+            ceiling=Ceiling.from_dict(values["ceiling"]) if values.get("ceiling") else None,
         )
         require_signing(ProvenanceSettings.model_validate(values.get("provenance", {})))
         require_coding(request.media, request.cards)
-        prepared = prepare(request, folder, self.report)
+        try:
+            prepared = prepare(request, folder, self.report)
+        except MoreRoomNeededError as error:
+            return {"needed_bytes": error.needed_bytes}
         return {"num_frames": prepared.num_frames, "engine": prepared.engine, "seconds": dict(prepared.seconds)}
 
     def _render(self, task: Task, folder: ItemFolder) -> dict[str, Any]:

@@ -73,13 +73,31 @@ def test_segments_of_several_jobs_share_simulated_cards_and_teach_the_memory_mod
 
 
 def test_what_fits_no_card_is_refused_before_anything_is_rendered(tmp_path: Path, clip: Path, voice: Path) -> None:
-    daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="[200]")
+    daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="[250]")
     daemon.drop(clip, voice, "talk")
     assert daemon.once() == 1
     error = daemon.error("talk")["error"]
     assert error["type"] == "CannotFitError"
-    assert "256x256 render needs at least" in error["message"] and "offers 180 MiB" in error["message"]
+    assert "256x256 render needs at least" in error["message"] and "offers 225 MiB" in error["message"]
     assert daemon.events("segment.finished") == []
+
+
+def test_what_certainly_fits_no_card_is_refused_before_pass_1(tmp_path: Path, clip: Path, voice: Path) -> None:
+    """The probe knows the picture: nobody waits for the look at an hour of frames to hear it. `plan` says the same."""
+    daemon = Daemon(tmp_path / "share", SCHEDULER__SIMULATED_GPUS_MIB="[100]", FAILPOINT="prepare.analyse=kill")
+    daemon.drop(clip, voice, "talk")
+    assert daemon.once() == 1
+    error = daemon.error("talk")["error"]
+    assert error["type"] == "CannotFitError"
+    assert "256x256 render by rewrite takes at least" in error["message"]
+    assert "no device here can ever give more than 90 MiB" in error["message"]
+    assert "give the daemon a device that offers" in error["remedy"].lower()
+    assert daemon.events("job.prepared") == []
+    assert len(daemon.events("task.failed")) == 1, "it is not tried again"
+    refused = daemon.cli("plan", str(clip), str(voice), "--json")
+    assert refused.returncode == 75
+    found = json.loads(refused.stdout)
+    assert found["refused"] and found["reason"] == error["message"] and "segments" not in found
 
 
 def test_a_small_ram_budget_means_one_after_the_other(tmp_path: Path, clip: Path, voice: Path) -> None:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from heygemd.core.clip import VideoInfo
 from heygemd.core.memory import GROUPS_AT_ONCE
 from heygemd.core.options import Options
-from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
+from heygemd.engines.base import (
+    PASS_1_SIDE,
+    Analyser,
+    Analysis,
+    Availability,
+    MemoryQuery,
+    PrepareQuery,
+    Renderer,
+    Speech,
+)
 
 if TYPE_CHECKING:
     from heygemd.faces.detect import FaceDetector
@@ -31,6 +40,8 @@ class RewriteEngine:
     best_batch: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 8}
     """It draws one face after the other: on a card more would only take the host's RAM."""
 
+    variant: ClassVar[str] = ""
+
     def availability(self, checkpoint: Path | None) -> Availability:
         return Availability(True, "always available: it needs nothing but the installed packages")
 
@@ -44,6 +55,11 @@ class RewriteEngine:
         # Measured: pass 1 adds 60 to 90 MiB whatever the clip's length. In pass 2 each region of the batch has its
         # picture, the new one and a mask in float32 (28 bytes a pixel); the one being drawn has fields and copies too.
         return (100 << 20) + region * GROUPS_AT_ONCE * (28 * query.batch + 110)
+
+    def prepare_bytes(self, query: PrepareQuery) -> int:
+        # Measured (docs/performance.md): 47 kB for a second of speech (band levels, the network's last layer, tracks),
+        # 2.7 kB for a frame of the clip; the rest is blocks, models and libraries.
+        return (120 << 20) + 3_000 * query.video_frames + round(55_000 * query.speech_seconds)
 
     def import_ahead(self) -> None:
         """Nothing: pass 1 needs the same libraries as the CPU's renderer."""

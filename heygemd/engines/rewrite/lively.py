@@ -61,7 +61,7 @@ def live(analysis: Arrays, activity: Floats, fps: float, samples: Floats) -> tup
     """
     if "life_lids" not in analysis:
         return {}, {}
-    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(samples).tobytes()))
+    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(samples).data))
     starts = _blinks(activity, fps, rng) if len(analysis["life_lids"]) else []
     t = np.arange(len(activity)) / fps
     phase = rng.uniform(0, 2 * np.pi, 4)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.engines.wav2lip.variants import MEL_COLUMNS
-from heygemd.media.mel import COLUMNS_PER_SECOND, SILENCE, mel_spectrogram
+from heygemd.media.mel import COLUMNS_PER_SECOND, SILENCE, mel_spectrogram, num_columns
 
 TRAINING_LEAD = Fraction(1, 25)
 """Seconds that windows start earlier in training than in the published inference: without it the lips lead by one frame
@@ -26,6 +26,7 @@ LEAST_PAUSE_SECONDS = 0.30
 """Shorter gaps are closed lips inside of words."""
 EDGE_SECONDS = 0.08
 """Speech reaches this far beyond its audible part: mouths open before and close after."""
+_BLOCK_FRAMES = 4096
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class Heard:
 
 def windows(samples: NDArray[np.float32], num_frames: int, fps: Fraction, offset_seconds: float) -> Heard:
     """What each output frame hears. `offset_seconds` > 0: the mouth comes later. Every frame has a whole window."""
-    mel = mel_spectrogram(samples)
     times = [Fraction(i) / fps - TRAINING_LEAD for i in range(num_frames)]
     offset = Fraction(offset_seconds).limit_denominator(100_000)
     first = np.array([int((time - offset) * COLUMNS_PER_SECOND // 1) for time in times], np.int32)
     last = int(first[-1]) + MEL_COLUMNS if num_frames else 0
-    after = max(MARGIN_COLUMNS, last - mel.shape[1] + 1)
-    padded = np.pad(mel, ((0, 0), (MARGIN_COLUMNS, after)), constant_values=SILENCE)
-    activity = np.pad(speech_activity(mel), (MARGIN_COLUMNS, after))
-    return Heard(padded, first + MARGIN_COLUMNS, activity)
+    columns = num_columns(len(samples))
+    after = max(MARGIN_COLUMNS, last - columns + 1)
+    mel = mel_spectrogram(samples, margins=(MARGIN_COLUMNS, after))
+    activity = speech_activity(mel[:, MARGIN_COLUMNS : MARGIN_COLUMNS + columns])
+    return Heard(mel, first + MARGIN_COLUMNS, np.pad(activity, (MARGIN_COLUMNS, after)))
 
 
 def speed(
@@ -61,9 +62,13 @@ def speed(
 ) -> NDArray[np.float32]:
     """(frames,): how much the sound that a frame is made from differs from that of the frame before, which is what
     moves a mouth that only listens; times how much of the mouth is taken."""
-    heard = mel[:, np.minimum(first_column + MEL_COLUMNS // 2, mel.shape[1] - 1)]
-    change = np.abs(np.diff(heard, axis=1, prepend=heard[:, :1])).mean(axis=0)
-    return np.asarray(change * weight, np.float32)
+    found = np.zeros(len(first_column), np.float32)
+    for start in range(0, len(found), _BLOCK_FRAMES):
+        near = first_column[max(0, start - 1) : start + _BLOCK_FRAMES]
+        heard = mel[:, np.minimum(near + MEL_COLUMNS // 2, mel.shape[1] - 1)]
+        change = np.abs(np.diff(heard, axis=1)).mean(axis=0)
+        found[start if start else 1 : start + _BLOCK_FRAMES] = change
+    return np.asarray(found * weight, np.float32)
 
 
 def reference_windows(
@@ -106,5 +111,9 @@ def _without_short_gaps(speaking: NDArray[np.bool_], least: int) -> NDArray[np.b
 
 
 def gated(mel: NDArray[np.float32], activity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mel with its pauses made silent, so that noise between words does not move the mouth."""
-    return np.asarray(SILENCE + (mel - SILENCE) * activity, np.float32)
+    """The mel with its pauses made silent, so that noise between words does not move the mouth. Writes into `mel`: of
+    hours it is half a gigabyte."""
+    mel -= np.float32(SILENCE)
+    mel *= activity
+    mel += np.float32(SILENCE)
+    return mel

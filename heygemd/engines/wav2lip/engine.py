@@ -14,8 +14,17 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import CheckpointError, EngineUnavailableError
 from heygemd.core.options import Options
 from heygemd.engines import warm
-from heygemd.engines.base import PASS_1_SIDE, Analyser, Analysis, Availability, MemoryQuery, Renderer, Speech
-from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, preferred_precisions
+from heygemd.engines.base import (
+    PASS_1_SIDE,
+    Analyser,
+    Analysis,
+    Availability,
+    MemoryQuery,
+    PrepareQuery,
+    Renderer,
+    Speech,
+)
+from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, predict_prepare_bytes, preferred_precisions
 from heygemd.engines.wav2lip.variants import Variant, recognise
 from heygemd.weights.container import read_shapes, strip_prefix
 
@@ -62,8 +71,15 @@ class Wav2LipEngine:
         self._checkpoint = checkpoint
         return Availability(True, f"{checkpoint.name} is a {self._variant.title}")
 
+    @property
+    def variant(self) -> str:
+        return "" if self._variant is None else self._variant.name
+
     def memory_bytes(self, query: MemoryQuery) -> int:
         return predict_bytes(query)
+
+    def prepare_bytes(self, query: PrepareQuery) -> int:
+        return predict_prepare_bytes(query)
 
     def import_ahead(self) -> None:
         import_module("heygemd.engines.wav2lip.runtime")  # torch takes longer to load than to set up
@@ -81,7 +97,7 @@ class Wav2LipEngine:
     ) -> Analyser:
         from heygemd.engines.wav2lip.analyse import FixedBoxAnalyser, ReferenceAnalyser, TrackAnalyser
 
-        facts: dict[str, Any] = {"variant": "" if self._variant is None else self._variant.name}
+        facts: dict[str, Any] = {"variant": self.variant}
         if options.face_box is not None:
             return FixedBoxAnalyser(options.face_box, video, facts)
         beside = None if self._checkpoint is None else self._checkpoint.with_name(S3FD)
@@ -123,7 +139,7 @@ class Wav2LipEngine:
     def stand_in(self, video: VideoInfo, region: tuple[int, int], num_frames: int) -> tuple[Analysis, Analysis]:
         from heygemd.engines.wav2lip.stand_in import stand_in
 
-        return stand_in(video, region, num_frames, "" if self._variant is None else self._variant.name)
+        return stand_in(video, region, num_frames, self.variant)
 
     def renderer(
         self,

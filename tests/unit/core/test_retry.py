@@ -15,6 +15,7 @@ from heygemd.core.retry import Rung, decide
         (errors.ShareAwayError("x"), 99, "pause"),
         (errors.InputBusyError("x"), 99, "retry"),
         (errors.CancelledError("x"), 1, "fail"),
+        (errors.CannotFitError("x"), 1, "fail"),
     ],
 )
 def test_what_follows_each_failure(error: errors.HeygemdError, attempt: int, action: str) -> None:

@@ -160,7 +160,7 @@ def test_pauses_are_found_and_made_silent() -> None:
     assert np.all(activity[10:150] == pytest.approx(1.0))  # the gap of a quarter second is inside a word
     assert np.all(activity[180:220] < 1e-6)
     assert np.all(activity[260:310] == pytest.approx(1.0))
-    quiet = drive.gated(mel, activity)
+    quiet = drive.gated(mel.copy(), activity)
     assert np.all(quiet[:, 190:210] == SILENCE)
     assert mel[:, 190:210].mean() > SILENCE + 0.5
     np.testing.assert_allclose(quiet[:, 20:100], mel[:, 20:100], atol=1e-5)

@@ -48,9 +48,12 @@ class FakeExecutor:
         self.cancelled: list[str] = []
         self.closed = False
         self.waits: list[float] = []  # of each poll, in seconds
+        self.prepare_bytes = 0  # what preparing takes, as a worker's probe would find
+        self.reserved: dict[str, list[int]] = {}  # by task, for every try
 
     def start(self, task: Task, device: Device) -> None:
         self.tries[task.id] = self.tries.get(task.id, 0) + 1
+        self.reserved.setdefault(task.id, []).append(task.reserved_bytes)
         self.waiting.append(task)
 
     def poll(self, timeout_seconds: float) -> list[Message]:
@@ -66,7 +69,9 @@ class FakeExecutor:
             return Message("failed", task.id, error.to_dict())
         folder = ItemFolder(Path(task.folder))
         values: dict[str, Any] = {"seconds_total": 1.0, "peak_bytes": 5 * 2**20}
-        if task.kind == "prepare":
+        if task.kind == "prepare" and task.reserved_bytes < self.prepare_bytes:
+            values["needed_bytes"] = self.prepare_bytes
+        elif task.kind == "prepare":
             folder.make()
             folder.save_arrays("cuts", {"cost": np.zeros(self.frames, np.float32)})
             folder.save_prepared(prepared(self.frames))

@@ -17,6 +17,7 @@ from heygemd.core.placement import Device
 from heygemd.core.task import Task
 from heygemd.gpu.devices import MemoryNow
 from heygemd.service.door import InputGoneError
+from heygemd.service.tasks import HOST_BYTES
 from tests.unit.service.fakes import CPU, Rig
 
 
@@ -125,6 +126,36 @@ def test_a_host_that_is_too_small_to_prepare_refuses_at_once(tmp_path: Path) -> 
     assert "preparing takes 500 MiB" in error["message"] and "300 MiB at most" in error["message"]
     assert "cpu_memory_mib" in error["remedy"]
     assert rig.executor.tries == {}
+
+
+def test_preparing_that_takes_more_than_usual_waits_for_it_and_no_attempt_counts(tmp_path: Path) -> None:
+    """The worker's probe has found a recording of hours: the same task again, with what it takes."""
+    rig = Rig(tmp_path)
+    rig.executor.prepare_bytes = 3 * 2**30
+    rig.submit()
+    rig.run()
+    assert rig.dispatcher.ended[0].state is JobState.DONE
+    assert rig.executor.reserved["id-job/0/prepare"] == [HOST_BYTES, 3 * 2**30]
+    told = [name for name, _ in rig.events if name in ("job.prepared", "task.failed", "task.retried")]
+    assert told == ["job.prepared"]
+
+
+def test_two_long_recordings_are_prepared_one_after_the_other_where_ram_is_short(tmp_path: Path) -> None:
+    """Both probe side by side; then what the lengths demand is reserved, and fits once."""
+    rig = Rig(tmp_path)
+    rig.executor.prepare_bytes = 7 * 2**30  # of 12
+    rig.submit("one")
+    rig.submit("two")
+    at_once: list[int] = []
+
+    def enough() -> bool:
+        held = rig.dispatcher._runner._fleet.scheduler.capacity.reservations.values()
+        at_once.append(sum(r.num_bytes >= 7 * 2**30 for r in held))
+        return False
+
+    rig.run(enough=enough)
+    assert [job.state for job in rig.dispatcher.ended] == [JobState.DONE, JobState.DONE]
+    assert max(at_once) == 1
 
 
 class Neighbour:

@@ -21,6 +21,8 @@ from heygemd.engines.rewrite.driver.recogniser import PACKAGE
 
 __all__ = ["MouthMotion", "PersonalDriver", "drive", "fit_personal"]
 
+_BLOCK_SAMPLES = 1 << 20
+
 
 def drive(
     samples: NDArray[np.float32],
@@ -87,4 +89,5 @@ def fit_personal(
 
 def _clean(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = np.asarray(samples, np.float32).reshape(-1)
-    return flat if np.isfinite(flat).all() else np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = all(np.isfinite(flat[at : at + _BLOCK_SAMPLES]).all() for at in range(0, len(flat), _BLOCK_SAMPLES))
+    return flat if finite else np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)

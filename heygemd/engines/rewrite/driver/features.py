@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -79,18 +80,41 @@ def normalised(bands: Floats) -> Floats:
     level = bands.mean(axis=1)
     loud = level > np.percentile(level, 95) - _GATE_DB * np.log(10) / 10
     reach = _LOCAL_SECONDS * FEATURE_RATE // 2
-    first = np.clip(np.arange(rows) - reach, 0, max(0, rows - 2 * reach))
-    last = np.minimum(first + 2 * reach, rows)
-    if rows <= 2 * reach:  # one window for all: skip the running sums
-        first, last = first[:1], last[:1]
-    kept = bands.astype(np.float64) * loud[:, None]
-    zero = np.zeros((1, bands.shape[1]))
-    sums = np.concatenate([zero, np.cumsum(kept, axis=0)])
-    squares = np.concatenate([zero, np.cumsum(kept * kept, axis=0)])
-    counts = np.concatenate([[0.0], np.cumsum(loud)])
-    number = np.maximum(counts[last] - counts[first], 1.0)[:, None]
-    mean = (sums[last] - sums[first]) / number
-    variance = np.maximum((squares[last] - squares[first]) / number - mean**2, 0.0)
-    share = number / (number + _PRIOR_ROWS)
-    deviation = np.sqrt(share * variance + (1 - share) * _PRIOR_SD**2)
-    return np.asarray((bands - mean) / np.maximum(deviation, 0.3), np.float32).clip(-5, 5)
+    width = bands.shape[1]
+
+    def terms(start: int, stop: int) -> NDArray[np.float64]:
+        kept = bands[start:stop].astype(np.float64) * loud[start:stop, None]
+        return np.concatenate([kept, kept * kept, loud[start:stop, None]], axis=1)
+
+    found = np.empty((rows, width), np.float32)
+    for block, sums in sums_around(rows, reach, terms):
+        number = np.maximum(sums[:, 2 * width :], 1.0)
+        mean = sums[:, :width] / number
+        variance = np.maximum(sums[:, width : 2 * width] / number - mean**2, 0.0)
+        share = number / (number + _PRIOR_ROWS)
+        deviation = np.sqrt(share * variance + (1 - share) * _PRIOR_SD**2)
+        found[block] = ((bands[block] - mean) / np.maximum(deviation, 0.3)).astype(np.float32).clip(-5, 5)
+    return found
+
+
+def sums_around(
+    rows: int, reach: int, terms: Callable[[int, int], NDArray[np.float64]]
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Blocks of rows, and for each row of a block the sum of `terms` over the 2 `reach` rows around it, over as many at
+    the ends, over all where there are fewer. `terms(start, stop)`: (stop - start, k), asked for once and in order.
+
+    Memory is a block's and the window's: over hours, running sums in float64 would be most of what a recording takes.
+    """
+    sums = np.zeros((1, terms(0, 0).shape[1]))  # up to before each row from `begin` on
+    begin = 0
+    for start in range(0, rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, rows)
+        first = np.clip(np.arange(start, stop) - reach, 0, max(0, rows - 2 * reach))
+        last = np.minimum(first + 2 * reach, rows)
+        known = begin + len(sums) - 1
+        if last[-1] > known:
+            more = np.concatenate([sums[-1:], terms(known, int(last[-1]))])
+            sums = np.concatenate([sums, np.cumsum(more, axis=0)[1:]])
+        yield slice(start, stop), sums[last - begin] - sums[first - begin]
+        done = int(first[-1])
+        sums, begin = sums[done - begin :].copy(), done

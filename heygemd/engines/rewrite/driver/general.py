@@ -7,7 +7,7 @@ import numpy as np
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Floats, Tracks
 from heygemd.engines.rewrite.driver.evidence import Evidence, standardised
 from heygemd.engines.rewrite.driver.network import at_rate
-from heygemd.engines.rewrite.driver.personal import PersonalDriver, regressors
+from heygemd.engines.rewrite.driver.personal import PersonalDriver, regressor_blocks
 
 _WIDTH_SPREAD = 0.40
 # Shares of the three standardised views: phonetic, spectral balance, network. docs/driver.md says how they were chosen.
@@ -39,8 +39,8 @@ def motion_rows(evidence: Evidence, personal: PersonalDriver | None) -> Floats:
     general = general_rows(evidence)
     if personal is None:
         return general
-    x = regressors(evidence, general)
-    own = np.stack([x @ personal.opening, x @ personal.width], axis=1)
+    weights = np.stack([personal.opening, personal.width], axis=1)
+    own = np.concatenate([x @ weights for x in regressor_blocks(evidence, general)])
     own = standardised(own, evidence.active_rows())
     trust = np.array(personal.trust, np.float32)
     return standardised(trust * own + (1 - trust) * general, evidence.active_rows())

@@ -50,13 +50,13 @@ def hear_recognised(samples: Floats, gain: float, rows: int) -> Heard:
     """What the other network makes of the recogniser's layers over (n,) samples at 16 kHz, ten seconds at a time."""
     weights = _weights("listener.npz")
     reach = _reach(weights)
-    parts = []
+    hidden = np.empty((rows, len(weights["head_weight"])), np.float32)
     for start in range(0, rows, RECOGNISED_ROWS):
         stop = min(start + RECOGNISED_ROWS, rows)
         first, last = max(0, start - reach), min(rows, stop + reach)
-        hidden = _hidden(recogniser.layers(samples, gain, first, last), weights)
-        parts.append(hidden[start - first : stop - first])
-    return _heads(np.concatenate(parts) if parts else np.empty((0, len(weights["head_weight"])), np.float32), weights)
+        made = _hidden(recogniser.layers(samples, gain, first, last), weights)
+        hidden[start:stop] = made[start - first : stop - first]
+    return _heads(hidden, weights)
 
 
 def run(features: Floats, weights: dict[str, np.ndarray]) -> Heard:

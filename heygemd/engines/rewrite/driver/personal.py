@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.engines.rewrite.driver.articulate import Floats
-from heygemd.engines.rewrite.driver.evidence import Evidence, standardised
+from heygemd.engines.rewrite.driver.evidence import Evidence, moments
 from heygemd.engines.rewrite.driver.features import FEATURE_RATE
 from heygemd.engines.rewrite.driver.motion import LEAD_SECONDS
 
 MIN_SPEECH_SECONDS = 2.0
+_BLOCK_ROWS = 8192
 
 _LAMBDA = 0.1
 _TREND_SECONDS = 1.0
@@ -84,9 +85,19 @@ def regressors(evidence: Evidence, general: Floats) -> Floats:
 
     Each of the two groups has equal weight.
     """
-    hidden, spoken = evidence.heard.hidden, evidence.active_rows()
-    parts = (standardised(hidden, spoken) / np.sqrt(hidden.shape[1]), general / np.sqrt(general.shape[1]))
-    return np.asarray(np.clip(np.concatenate(parts, axis=1), -3, 3), np.float32)
+    return np.concatenate(list(regressor_blocks(evidence, general)))
+
+
+def regressor_blocks(evidence: Evidence, general: Floats) -> Iterator[Floats]:
+    """The rows of `regressors`, some minutes at a time: of hours they would take half a gigabyte. At least one block,
+    empty where there is no speech."""
+    hidden = evidence.heard.hidden
+    mean, deviation = moments(hidden, evidence.active_rows())
+    for start in range(0, max(1, len(hidden)), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        ours = (hidden[block] - mean) / deviation / np.sqrt(hidden.shape[1])
+        both = np.concatenate([ours, general[block] / np.sqrt(general.shape[1])], axis=1)
+        yield np.asarray(np.clip(both, -3, 3), np.float32)
 
 
 def at_frames(rows: Floats, num_frames: int, fps: Fraction, shift_seconds: float) -> Floats:

@@ -25,7 +25,7 @@ from heygemd.engines.rewrite.driver.articulate import (
     smooth,
     weighted,
 )
-from heygemd.engines.rewrite.driver.cepstra import NUM_CEPSTRA, cepstra
+from heygemd.engines.rewrite.driver.cepstra import NUM_CEPSTRA, static_cepstra, with_differences
 from heygemd.engines.rewrite.driver.sounds import BREATH, SOUNDS, sounds_of_arpabet
 
 _PARTS = 3
@@ -197,13 +197,13 @@ def listen(samples: NDArray[np.float32], levels: Floats, rows: int) -> Tracks:
 
     `closure` and `activity` are probabilities. Memory beside the tracks is one chunk's.
     """
-    features = cepstra(levels)
+    static = static_cepstra(levels)
     pulls = np.zeros((rows, _pulls().shape[1]), np.float32)
     for start, end in chunks(samples):
         a, b = start // _HOP, min(rows, -(-end // _HOP))
-        pulls[a:b] = probabilities(log_likelihoods(features[a:b])) @ _pulls()
-    if rows > len(features):
-        pulls[len(features) :] = pulls[len(features) - 1] if len(features) else 0
+        pulls[a:b] = probabilities(log_likelihoods(with_differences(static, a, min(b, len(static))))) @ _pulls()
+    if rows > len(static):
+        pulls[len(static) :] = pulls[len(static) - 1] if len(static) else 0
     opening, width, open_weight, width_weight, teeth, closed, speech = np.maximum(pulls.T, _least())
     return Tracks(
         weighted(opening / open_weight, open_weight, OPEN_BLEND_SECONDS),
