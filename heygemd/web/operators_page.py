@@ -22,10 +22,11 @@ _FAILURES_WIDTHS = ("13%", "15%", "33%", "31%", "8%")
 
 CSS = """
 .dark { --color-accent: var(--primary-400); }
-.gradio-container h2 { font-size: var(--text-lg); }
-:is(#devices, #queue, #failures, #retention) :is(td, th) * { font-family: var(--font) !important; }
+.gradio-container h2 { font-size: var(--text-lg) !important; }
+:is(#devices, #queue, #failures, #retention) :is(th, .cell-wrap, .cell-wrap *) { font-family: var(--font) !important; }
 :is(#devices, #queue, #failures, #retention) th * { overflow-wrap: normal !important; word-break: keep-all !important; }
-#failures td * { white-space: pre-line !important; }
+#failures :is(.cell-wrap, .cell-wrap *) { white-space: pre-line !important; }
+#back, #back * { padding: 0 !important; }
 #pause { max-width: 26rem; margin-left: auto; }
 @media (max-width: 760px) {
   #queue, #failures, #retention { overflow-x: auto; }
@@ -66,9 +67,8 @@ def build_page(desk: Desk, home: str, levels: Sequence[str], tick_seconds: float
         with gr.Row(equal_height=True):
             with gr.Column():
                 gr.Markdown(f"# {t('title')}")
-                gr.HTML(
-                    f'<a href="{escape(home)}">{escape(t("back"))}</a>', padding=False
-                )  # Markdown's would open another tab
+                # A link of Markdown's would open another tab.
+                gr.HTML(f'<a href="{escape(home)}">{escape(t("back"))}</a>', elem_id="back")
             with gr.Row(elem_id="pause"):
                 pause = gr.Button(t("pause"), variant="secondary")
                 resume = gr.Button(t("resume"), variant="primary")
