@@ -128,7 +128,7 @@ def _told(error: HeygemdError, **values: str | None) -> dict[str, str]:
 def test_numbers_and_names() -> None:
     error = LimitError("x", path="/a/b.mp4", case="too_long", seconds=5400.4, limit_seconds=1800)
     found = _told(error, file="讲课.mp4")
-    assert found["message"] == "“讲课.mp4”长 1 小时 30 分，最长允许 30 分钟。"
+    assert found["message"] == "“讲课.mp4”时长 1 小时 30 分，最长允许 30 分钟。"
     assert found["remedy"] == texts("zh")["todo.HG-1007"]
     assert found["details"] == "HG-1007 · x"
     assert told("en", error.to_dict(), {"file": "a.mp4"})["message"].startswith(
@@ -196,7 +196,7 @@ def test_a_failed_job_in_chinese(web: Web) -> None:
     (job,) = jobs(client)
     assert job["error"] == {
         "code": "HG-1007",
-        "message": "“lecture.mp4”长 2 小时，最长允许 1 小时。",
+        "message": "“lecture.mp4”时长 2 小时，最长允许 1 小时。",
         "remedy": "请缩短或缩小后重试，或请管理员放宽限制。",
         "details": "HG-1007 · lecture.mp4: 7200 s are more than the limit of 3600 s",
     }
