@@ -38,6 +38,7 @@ def require_device(engine: LipSyncEngine, video: VideoInfo, kinds: tuple[str, ..
         f"a {video.width}x{video.height} render by {engine.name} takes at least {_in_mib(needed)} MiB, frame by frame "
         f"and with the smallest face; no device here can ever give more than {_in_mib(most)} MiB",
         remedy=_remedy(engine, video, rooms, ceiling),
+        case="memory",
         needed_bytes=needed,
         offered_bytes=most,
     )
@@ -95,6 +96,7 @@ def require_preparing_room(
                 f"{_in_mib(ceiling.host_bytes)} MiB at most",
                 remedy="Cut the recording into shorter ones, or raise scheduler.cpu_memory_mib, or the memory limit of "
                 "the machine or container (MemoryMax).",
+                case="memory",
                 needed_bytes=needed,
                 offered_bytes=ceiling.host_bytes,
             )

@@ -147,7 +147,8 @@ def test_a_refusal_says_what_is_missing_and_what_would_fit() -> None:
     assert "1920x1080 render by rewrite takes at least 609 MiB" in error.message and "300 MiB" in error.message
     assert "resolution_limit" not in error.remedy, "no picture is small enough for this card"
     assert "a device that offers" in error.remedy and "scheduler.cpu_fallback" in error.remedy
-    assert error.details == {"needed_bytes": least_bytes(engine, clip(), "cuda"), "offered_bytes": 300 * MIB}
+    needed = least_bytes(engine, clip(), "cuda")
+    assert error.details == {"case": "memory", "needed_bytes": needed, "offered_bytes": 300 * MIB}
 
     with pytest.raises(CannotFitError) as caught:
         require_device(engine, clip(7680, 4320), ("cpu",), Ceiling({}, 900 * MIB, {"cpu": LEAST_RATIO}))
