@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         """Weights of the face detector, where the operator names them."""
         return Path(self.engines.face_detector_file).expanduser() if self.engines.face_detector_file else None
 
+    @property
+    def landmarks_file(self) -> Path | None:
+        """Weights of the landmarks' network, where the operator names them."""
+        return Path(self.engines.landmarks_file).expanduser() if self.engines.landmarks_file else None
+
 
 class _Environment(EnvSettingsSource):
     """The HEYGEMD_* variables. A list may be JSON or simply a,b,c; one value is a list of one."""

@@ -226,6 +226,13 @@ class EngineSettings(Section):
     face_detector_file: Annotated[
         str, Field(description="weights of the detector; empty = the registry's file for it in checkpoint_dir")
     ] = ""
+    landmarks: Annotated[
+        Literal["auto", "off"],
+        Field(description="auto: rewrite measures the source's mouth with face-alignment's landmarks where they are"),
+    ] = "auto"
+    landmarks_file: Annotated[
+        str, Field(description="weights of the landmarks' network; empty = the one in checkpoint_dir, if any")
+    ] = ""
 
 
 class RetentionSettings(Section):

@@ -25,6 +25,7 @@ from heygemd.core.options import Options
 
 if TYPE_CHECKING:
     from heygemd.faces.detect import FaceDetector  # brings OpenCV, which the daemon does not load
+    from heygemd.faces.landmarks import Landmarks
 
 SPEECH_RATE = 16000
 """Samples a second of all speech given to engines."""
@@ -156,6 +157,7 @@ class LipSyncEngine(Protocol):
     description: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     needs_checkpoint: ClassVar[bool]
+    uses_landmarks: ClassVar[bool]
 
     def availability(self, checkpoint: Path | None) -> Availability: ...
 
@@ -190,8 +192,10 @@ class LipSyncEngine(Protocol):
         own_speech: NDArray[np.float32] | None,
         work: Path,
         detector: FaceDetector,
+        landmarks: Landmarks | None = None,
     ) -> Analyser:
-        """`own_speech`: the clip's own sound, 16 kHz mono from frame 0 on, or None. `work`: a scratch folder."""
+        """`own_speech`: the clip's own sound, 16 kHz mono from frame 0 on, or None. `work`: a scratch folder.
+        `landmarks`: of use where `uses_landmarks` says so."""
         ...
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:

@@ -23,10 +23,15 @@ _BESIDE, _ON = (0, 14, 9), (-6, 8, 7)
 
 @dataclass(frozen=True)
 class MouthMotion:
-    """`opening`: (n,) canonical pixels, at least 0 · `width`: (n,) in deviations of its own, 0 the mean."""
+    """`opening`: (n,) canonical pixels, at least 0 · `width`: (n,) in deviations of its own, 0 the mean.
+
+    What the opening is made of: `by_curves` (n,), the lips' edges; `by_flow` (n,), the lower lip against the upper one.
+    """
 
     opening: NDArray[np.float64]
     width: NDArray[np.float64]
+    by_curves: NDArray[np.float64]
+    by_flow: NDArray[np.float64]
 
 
 def mouth_motion(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]], curves: LipCurves) -> MouthMotion:
@@ -56,7 +61,8 @@ def mouth_motion(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8
         even = _deviations(rough) + _deviations(lowered)
         opening = np.maximum(rough.mean() + float(np.std(rough)) * _deviations(even), 0.0)
     calm = median_filter(spread, 3, mode="nearest") if len(rows) >= 3 else spread
-    return MouthMotion(opening, _deviations(_deviations(calm) + _deviations(beside) + _deviations(on)))
+    width = _deviations(_deviations(calm) + _deviations(beside) + _deviations(on))
+    return MouthMotion(opening, width, rough, lowered)
 
 
 def _apart(moved: NDArray[np.float32], corners: NDArray[np.int64], level: int, window: tuple[int, int, int]) -> float:

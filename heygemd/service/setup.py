@@ -28,6 +28,8 @@ def task_settings(settings: Settings) -> TaskSettings:
         checkpoint_dir=settings.checkpoint_dir,
         face_detector=settings.engines.face_detector,
         face_detector_file=settings.face_detector_file,
+        landmarks=settings.engines.landmarks,
+        landmarks_file=settings.landmarks_file,
         cpu_only=settings.engines.cpu_only,
         provenance=settings.provenance,
         max_active_seconds_per_folder=settings.inbox.max_active_seconds_per_folder,

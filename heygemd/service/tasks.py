@@ -34,6 +34,8 @@ class TaskSettings:
     checkpoint: Path | None = None
     face_detector: str = "cascade"
     face_detector_file: Path | None = None
+    landmarks: str = "auto"
+    landmarks_file: Path | None = None
     cpu_only: tuple[str, ...] = ()
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     max_active_seconds_per_folder: float = 0.0
@@ -66,6 +68,8 @@ def prepare_task(
         "checkpoint": _text(settings.checkpoint),
         "face_detector": settings.face_detector,
         "face_detector_file": _text(settings.face_detector_file),
+        "landmarks": settings.landmarks,
+        "landmarks_file": _text(settings.landmarks_file),
         "device_kinds": list(kinds),
         "cpu_only": list(settings.cpu_only),
         "cards": [asdict(card) for card in cards],

@@ -79,15 +79,21 @@ def _remedy(engine: LipSyncEngine, video: VideoInfo, rooms: Mapping[str, int], c
 
 
 def require_preparing_room(
-    engine: LipSyncEngine, video: VideoInfo, speech_seconds: float, reserved_bytes: int, ceiling: Ceiling | None
+    engine: LipSyncEngine,
+    video: VideoInfo,
+    speech_seconds: float,
+    reserved_bytes: int,
+    ceiling: Ceiling | None,
+    beside_bytes: int = 0,
 ) -> None:
-    """Whether what is reserved holds what comes after the probe. `reserved_bytes`: 0 where nobody counts.
+    """Whether what is reserved holds what comes after the probe. `reserved_bytes`: 0 where nobody counts;
+    `beside_bytes`: of a process beside the worker.
 
     Raises MoreRoomNeededError where more must be asked for, CannotFitError where this machine will never have it.
     """
     query = PrepareQuery(video.width, video.height, video.num_frames, speech_seconds)
     picture = Picture(video.width, video.height, bytes_per_pixel(video.source_pix_fmt, video.bit_depth))
-    needed = preparing_bytes(picture) + engine.prepare_bytes(query)
+    needed = preparing_bytes(picture) + engine.prepare_bytes(query) + beside_bytes
     if ceiling is not None:
         if LEAST_RATIO * needed > ceiling.host_bytes:
             raise CannotFitError(

@@ -18,12 +18,16 @@ from pathlib import Path
 import heygemd
 from heygemd.core.errors import CheckpointError, ConfigError, HeygemdError
 from heygemd.engines.wav2lip.variants import VARIANTS, recognise, variant_named
+from heygemd.faces.landmarks_network import TITLE as LANDMARKS_TITLE
+from heygemd.faces.landmarks_network import VARIANT as LANDMARKS_VARIANT
+from heygemd.faces.landmarks_network import unlike_network
 from heygemd.files import copy_hashed, explained, publish_file, sha256_of, temp_name, write_json
 from heygemd.weights.container import read_shapes, strip_prefix
 
 RECORD = ".verified.json"
 """In the checkpoint folder: what was verified when, so that 400 MB are not hashed for every job."""
-SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
+"""Landmarks are published as .pth.tar, which is no tar archive, and as .zip."""
 IDENTIFY_TIMEOUT_SECONDS = 600
 Progress = Callable[[int, int | None], None]
 """Bytes done, bytes in all (None: unknown)."""
@@ -31,7 +35,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class KnownFile:
-    """One entry of checkpoints/registry.toml. `kind`: generator or detector."""
+    """One entry of checkpoints/registry.toml. `kind`: generator, detector or landmarks."""
 
     name: str
     kind: str
@@ -135,11 +139,16 @@ def verify(path: Path, registry: Registry | None = None) -> Verification:
         short = published is not None and published.num_bytes is not None and size != published.num_bytes
         told = f"; {published.name} has {published.num_bytes} bytes, this file {size}" if short and published else ""
         return Verification(path, False, str(error) + told, sha256=sha256)
-    found = recognise({name: shapes[key] for name, key in strip_prefix(list(shapes)).items()})
+    shapes = {name: shapes[key] for name, key in strip_prefix(list(shapes)).items()}
+    told = f", though not the published {published.name}" if published is not None else ""
+    told += "; its sha256 is not in the registry"
+    if not unlike_network(shapes):
+        reason = f"{path.name} is the {LANDMARKS_TITLE} by its shapes{told}"
+        return Verification(path, True, reason, "landmarks", LANDMARKS_VARIANT, sha256)
+    found = recognise(shapes)
     if isinstance(found, str):
         return Verification(path, False, f"{path.name} is no generator heygemd knows: {found}", sha256=sha256)
-    told = f", though not the published {published.name}" if published is not None else ""
-    reason = f"{path.name} is a {found.title} by its shapes{told}; its sha256 is not in the registry"
+    reason = f"{path.name} is a {found.title} by its shapes{told}"
     return Verification(path, True, reason, "generator", found.name, sha256)
 
 
@@ -220,7 +229,7 @@ def import_file(path: Path, folder: Path, *, progress: Progress | None = None) -
     if not found.ok:
         raise CheckpointError(found.reason, path=str(path))
     if found.known is None:
-        _read_in_full(path)
+        _read_in_full(path, found.kind)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / (found.known.name if found.known is not None else path.name)
     if target.exists():
@@ -238,11 +247,19 @@ def import_file(path: Path, folder: Path, *, progress: Progress | None = None) -
     return verify(target)
 
 
-def _read_in_full(path: Path) -> None:
+def _read_in_full(path: Path, kind: str) -> None:
     """Load the network once, elsewhere. Raises CheckpointError."""
-    command = [sys.executable, "-m", "heygemd.engines.wav2lip.identify", str(path)]
+    module = "heygemd.faces.landmarks_process" if kind == "landmarks" else "heygemd.engines.wav2lip.identify"
+    command = [sys.executable, "-P", "-m", module, str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=IDENTIFY_TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=IDENTIFY_TIMEOUT_SECONDS,
+            check=False,
+        )
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise CheckpointError(f"{path.name} could not be read to its end", path=str(path)) from error

@@ -22,6 +22,8 @@ from heygemd.core.plan import BATCHES
 from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.core.timeline import num_output_frames
 from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
+from heygemd.faces.landmarks import Landmarks
+from heygemd.faces.landmarks_fan import FanLandmarker
 from heygemd.failpoints import failpoint
 from heygemd.files import fsync_file
 from heygemd.media.audio import hear, kept_samples, load_speech
@@ -35,6 +37,7 @@ from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
 from heygemd.work.detector import make_detector
 from heygemd.work.item import ItemFolder, MemoryPoint, Prepared
+from heygemd.work.landmarks import LANDMARKS_BYTES, find_landmarks, why_none
 
 Report = Callable[[str, int, int], None]
 """stage, done, total; called often, so that a silent worker is a hung one."""
@@ -58,6 +61,8 @@ class PrepareRequest:
     device_kinds: tuple[str, ...]
     face_detector: str = "cascade"
     face_detector_file: Path | None = None
+    landmarks: str = "auto"
+    landmarks_file: Path | None = None
     media: MediaSettings = field(default_factory=MediaSettings)
     cards: tuple[Card, ...] = ()
     cpu_only: tuple[str, ...] = ()
@@ -111,7 +116,10 @@ def _prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Pre
             seconds=float(speech_seconds),
             limit_seconds=limits.max_speech_seconds,
         )
-    require_preparing_room(choice.engine, video, float(speech_seconds), request.reserved_bytes, request.ceiling)
+    landmarks = _landmarks(request) if choice.engine.uses_landmarks else None
+    finding = landmarks is not None and landmarks.landmarker is not None and not video.still
+    more = LANDMARKS_BYTES if finding else 0
+    require_preparing_room(choice.engine, video, float(speech_seconds), request.reserved_bytes, request.ceiling, more)
     clock.lap("speech")
 
     failpoint("prepare.analyse")
@@ -124,7 +132,7 @@ def _prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Pre
             # The clip's own sound is aligned to its first frame, whose time is known only now.
             start = None if image.pts is None else float(image.pts * video.time_base)
             own = _own_speech(request.video, video, start, folder)
-            analyser = choice.engine.analyser(video, request.options, own, folder.path, detector)
+            analyser = choice.engine.analyser(video, request.options, own, folder.path, detector, landmarks)
         analyser.update(AnalysisFrame(image.index, image.image, image.scale))
         report("analyse", image.index + 1, max(video.num_frames, image.index + 1))
     assert analyser is not None  # noqa: S101 - a clip without a frame has raised UnreadableMediaError
@@ -199,6 +207,14 @@ def memory_points(
 
 def _checkpoint_facts(path: Path | None) -> dict[str, str]:
     return {} if path is None else {"checkpoint_id": checkpoint_id(path)}
+
+
+def _landmarks(request: PrepareRequest) -> Landmarks:
+    """Raises CheckpointError."""
+    weights = find_landmarks(request.landmarks, request.landmarks_file, request.checkpoint_dir)
+    if weights is None:
+        return Landmarks(None, why_none(request.landmarks, request.checkpoint_dir))
+    return Landmarks(FanLandmarker(weights))
 
 
 @dataclass(frozen=True)

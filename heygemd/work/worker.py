@@ -130,6 +130,8 @@ class Worker:
             device_kinds=tuple(values["device_kinds"]),
             face_detector=values["face_detector"],
             face_detector_file=_path(values["face_detector_file"]),
+            landmarks=values.get("landmarks", "auto"),
+            landmarks_file=_path(values.get("landmarks_file")),
             media=MediaSettings.model_validate(values.get("media", {})),
             cards=tuple(Card(**card) for card in values.get("cards", ())),
             cpu_only=tuple(values.get("cpu_only", ())),

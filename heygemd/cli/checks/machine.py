@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from heygemd.cli.checks import Finding
 from heygemd.cli.checks.gpu import check_encoder, check_gpus
 from heygemd.config import Settings
-from heygemd.core.errors import HeygemdError
+from heygemd.core.errors import CheckpointError, HeygemdError
 from heygemd.engines.base import engine_names, load_engine
 from heygemd.gpu.devices import devices, usable_cores, usable_ram_bytes
 from heygemd.work.checkpoints import verify_folder
 from heygemd.work.choose import choose_engine
+from heygemd.work.landmarks import find_landmarks, why_none
 
 _LEAST_RAM_BYTES = 2 * 2**30
 
@@ -33,6 +34,7 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     except HeygemdError as error:
         yield Finding("devices", "fail", error.message, error.remedy)
     yield from _engines(settings)
+    yield _landmarks(settings)
     yield from _checkpoints(settings)
 
 
@@ -48,6 +50,18 @@ def _checkpoints(settings: Settings) -> Iterator[Finding]:
             yield Finding("models", "warn", result.reason, "Download it again, or remove it (`heygemd checkpoints`).")
     if results and all(result.ok for result in results):
         yield Finding("models", "ok", f"{len(results)} checkpoints in {settings.checkpoint_dir}, all readable")
+
+
+def _landmarks(settings: Settings) -> Finding:
+    mode, folder = settings.engines.landmarks, settings.checkpoint_dir
+    try:
+        found = find_landmarks(mode, settings.landmarks_file, folder)
+    except CheckpointError as error:
+        return Finding("engine", "fail", f"rewrite's jobs will fail: {error.message}", error.remedy)
+    if found is None:
+        told = f"no landmarks ({why_none(mode, folder)}): rewrite measures mouths by colours and flow"
+        return Finding("engine", "ok", told)
+    return Finding("engine", "ok", f"landmarks from {found.name}: rewrite measures mouths with them")
 
 
 def _engines(settings: Settings) -> Iterator[Finding]:

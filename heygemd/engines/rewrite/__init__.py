@@ -28,6 +28,7 @@ from heygemd.engines.base import (
 
 if TYPE_CHECKING:
     from heygemd.faces.detect import FaceDetector
+    from heygemd.faces.landmarks import Landmarks
 
 
 class RewriteEngine:
@@ -37,6 +38,7 @@ class RewriteEngine:
     description: ClassVar[str] = "warps the person's own mouth; needs no checkpoint"
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     needs_checkpoint: ClassVar[bool] = False
+    uses_landmarks: ClassVar[bool] = True
     best_batch: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 8}
     """It draws one face after the other: on a card more would only take the host's RAM."""
 
@@ -74,10 +76,13 @@ class RewriteEngine:
         own_speech: NDArray[np.float32] | None,
         work: Path,
         detector: FaceDetector,
+        landmarks: Landmarks | None = None,
     ) -> Analyser:
         from heygemd.engines.rewrite.source import RewriteAnalyser
+        from heygemd.faces.landmarks import Landmarks
 
-        return RewriteAnalyser(video, options, own_speech, work, detector)
+        found = landmarks or Landmarks(None, "nobody asked for landmarks")
+        return RewriteAnalyser(video, options, own_speech, work, detector, found)
 
     def drive(self, speech: Speech, analysis: Analysis, options: Options) -> Analysis:
         from heygemd.engines.rewrite.driver import PersonalDriver, drive

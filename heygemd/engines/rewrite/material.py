@@ -13,8 +13,10 @@ from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 from heygemd.core.options import Options
 from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.inside import Choice, OpenMouths, interior_of
+from heygemd.engines.rewrite.landmarked import Located, corners_at, locate, nothing_located, reaching, with_landmarks
 from heygemd.engines.rewrite.shape import MouthShape, along, fit_shape
 from heygemd.faces import canon
+from heygemd.faces.landmarks import Landmarks
 from heygemd.faces.lipflow import mouth_motion
 from heygemd.faces.lipline import line_in
 from heygemd.faces.lips import LipCurves, centre_of, measure
@@ -39,9 +41,14 @@ class KeyFrame:
     index: int
     scale: float
     data: bytes
+    face_data: bytes = b""
+    """The whole face, as landmarks are looked for in it; only where somebody looks for them."""
 
     def image(self) -> NDArray[np.uint8]:
         return np.asarray(cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+    def face(self) -> NDArray[np.uint8]:
+        return np.asarray(cv2.imdecode(np.frombuffer(self.face_data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class ShotMaterial:
     speaks: bool
     lips: str
     lips_why: str
+    located: Located
     inside: Choice
     picture: NDArray[np.uint8]
     picture_scale: float
@@ -99,8 +107,11 @@ def material_of(
     raw: NDArray[np.float64],
     fps: float,
     options: Options,
+    landmarks: Landmarks,
+    most_looks: int,
 ) -> ShotMaterial | None:
-    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing."""
+    """None when there is no key frame to borrow from. `raw` (frames, 2, 3): canonical→source before smoothing.
+    `most_looks`: frames that landmarks may be taken of."""
     if not keys:
         return None
     eyes = np.asarray(track.eyes[number], np.float64)
@@ -123,7 +134,20 @@ def material_of(
     # To bend lips that move by themselves one must know in each frame how far they are apart; at rest they are closed.
     lips = (RESTING if talking else OWN) if options.lips == "auto" else options.lips
     one_look = talking or lips == RESTING
-    rest_row = _rest_frame(curves, opening, turn, quality, at) if one_look else first
+    cost = _rest_cost(curves, opening, turn, quality)
+    located = nothing_located("the mouth hardly moves: its lips are measured in every frame together")
+    if talking:
+        # Rendering may borrow from the most restful frames and from those that are wide open.
+        likely = [*at[np.argsort(cost[at])[:5]], *at[np.argsort(-opening[at])[:3]]]
+        located = locate(landmarks, keys, at, motion, [int(row) for row in likely], eyes, seen, most_looks)
+        motion, located = with_landmarks(motion, located)
+        opening = motion.opening
+    rest_row = first
+    if one_look and len(located.rows):
+        cost = _rest_cost(curves, located.at_least(opening), turn, quality)
+        rest_row = int(located.rows[np.argmin(cost[located.rows])])
+    elif one_look:
+        rest_row = int(at[np.argmin(cost[at])])
     key = keys[int(np.flatnonzero(at == rest_row)[0])]
     look = np.array([rest_row]) if one_look else np.arange(len(rows))
     shape = fit_shape(curves, look)
@@ -132,6 +156,8 @@ def material_of(
         # Between closed lips there is a line to follow to its ends, and a smile has dark corners; a wide open mouth has
         # neither.
         found = line_in(rest, shape.line, (shape.left, shape.right), shape.gap < CLOSED_PX)
+        if len(located.rows):
+            found = reaching(found, corners_at(located, motion, rest_row))
         shape = fit_shape(replace(curves, corners=found.corners[:, 0]), look, None if talking else found.corners[:, 1])
         if shape.gap < CLOSED_PX:
             shape = along(shape, found)
@@ -157,6 +183,7 @@ def material_of(
         talking,
         lips,
         why if options.lips == "auto" else f"asked for; {why}",
+        located,
         inside,
         np.ascontiguousarray(picture[:, :, ::-1]),
         key.scale,
@@ -179,14 +206,10 @@ def _all_curves(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]
     )
 
 
-def _rest_frame(
-    curves: LipCurves,
-    opening: NDArray[np.float64],
-    turn: NDArray[np.float32],
-    quality: NDArray[np.float32],
-    at: NDArray[np.int64],
-) -> int:
-    """The key frame whose mouth is closed, relaxed and seen from the usual side."""
+def _rest_cost(
+    curves: LipCurves, opening: NDArray[np.float64], turn: NDArray[np.float32], quality: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """(n,) how far each frame is from a mouth that is closed, relaxed and seen from the usual side."""
     middle = curves.rows[:, 5:8]
     thickness = np.median(middle[:, :, 3] - middle[:, :, 2] + middle[:, :, 1] - middle[:, :, 0], axis=1)
     height = np.median(middle[:, :, 0], axis=1)
@@ -194,7 +217,7 @@ def _rest_frame(
     gaps = curves.rows[:, 3:10, 2] - curves.rows[:, 3:10, 1]
     line = curves.rows[:, 3:10, 1:3].mean(axis=2)
     bend = np.abs(np.diff(line, 2, axis=1)).mean(axis=1)
-    cost = (
+    return np.asarray(
         1.0 * np.maximum(opening - closed, 0)
         + 0.6 * np.maximum(gaps - closed - 1.0, 0).mean(axis=1)
         + 0.5 * bend
@@ -204,7 +227,6 @@ def _rest_frame(
         + 6.0 * np.maximum(0.6 - quality, 0)
         - 0.02 * np.minimum(np.median(curves.gain[:, 4:9], axis=1), 100)
     )
-    return int(at[np.argmin(cost[at])])
 
 
 def _in_smoothed_frame(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.engines.base import Analysis, Arrays
+from heygemd.engines.rewrite.landmarked import LANDMARKS
 from heygemd.faces.canon import EYE_DISTANCE
 
 Floats = NDArray[np.float32]
@@ -54,9 +55,10 @@ def full_opening(analysis: Analysis) -> float:
     talking = any(shot["speaks"] for shot in analysis.summary.get("shots", []))
     if not talking or len(own) < 50:
         return FULL_OPENING
-    # The driver's 95th percentile is .8, so that its 1 lies beyond what is usual. Wide openings are measured a fifth
-    # too small: flow saturates there, and a tongue passes for a lip.
-    return float(np.clip(1.35 * np.percentile(own, 96), LEAST_FULL, MOST_FULL))
+    # The driver's 95th percentile is .8, so that its 1 lies beyond what is usual. Without landmarks wide openings are
+    # measured a fifth too small: flow saturates there, and a tongue passes for a lip.
+    seen = all(shot["measured"] == LANDMARKS for shot in analysis.summary["shots"] if shot["speaks"])
+    return float(np.clip((1.2 if seen else 1.35) * np.percentile(own, 96), LEAST_FULL, MOST_FULL))
 
 
 def commands(

@@ -15,11 +15,13 @@ from heygemd.core.options import Options
 from heygemd.engines.base import Analysis, AnalysisFrame, Arrays
 from heygemd.engines.rewrite import lively
 from heygemd.engines.rewrite.inside import KEY_BOX
+from heygemd.engines.rewrite.landmarked import frames_for
 from heygemd.engines.rewrite.material import KeyFrame, ShotMaterial, material_of
 from heygemd.engines.rewrite.own import learn_own
 from heygemd.engines.rewrite.shape import FIELD_BOX
 from heygemd.faces import canon
 from heygemd.faces.detect import FaceDetector
+from heygemd.faces.landmarks import Landmarks, face_picture
 from heygemd.faces.lips import CROP_BOX
 from heygemd.faces.track import FaceTrack, FaceTracker
 
@@ -62,6 +64,7 @@ class RewriteAnalyser:
         own_speech: NDArray[np.float32] | None,
         work: Path,
         detector: FaceDetector,
+        landmarks: Landmarks,
     ) -> None:
         choice = options.face_box or options.face
         self._rate = video.fps
@@ -76,6 +79,7 @@ class RewriteAnalyser:
         self._raw: list[canon.Affine] = []
         self._still = video.still
         self._lively = lively.still_life(video, options.liveliness)
+        self._landmarks = landmarks
         self._life: tuple[Arrays, dict[str, Any]] = {}, {}
         self._frame = (video.width, video.height)
 
@@ -98,7 +102,10 @@ class RewriteAnalyser:
         factor = float(np.clip(canon.scale_of(matrix), 1.0, 3.0))
         crop = _crop(frame.image, matrix, KEY_BOX, factor)
         data = cv2.imencode(".jpg", crop, [int(cv2.IMWRITE_JPEG_QUALITY), 97])[1].tobytes()
-        self._keys.append(KeyFrame(frame.index, factor, data))
+        face = b""
+        if self._landmarks.landmarker is not None and not self._still:
+            face = cv2.imencode(".jpg", face_picture(frame.image, matrix), _QUALITY)[1].tobytes()
+        self._keys.append(KeyFrame(frame.index, factor, data, face))
         if len(self._keys) > MAX_KEY_FRAMES:
             self._key_stride *= 2
             self._keys = [k for k in self._keys if k.index % self._key_stride == 0]
@@ -107,6 +114,8 @@ class RewriteAnalyser:
         try:
             return self._finish()
         finally:
+            if self._landmarks.landmarker is not None:
+                self._landmarks.landmarker.close()
             self._spool.close()
             self._path.unlink(missing_ok=True)
 
@@ -121,12 +130,24 @@ class RewriteAnalyser:
         speaking = np.full((2, n), np.nan, np.float32)
         shots: list[ShotMaterial] = []
         raw = np.array(self._raw)
-        for number in range(int(track.shot.max()) + 1):
-            rows = np.flatnonzero(track.found & (track.shot == number))
+        rows_of = [np.flatnonzero(track.found & (track.shot == k)) for k in range(int(track.shot.max()) + 1)]
+        looks = frames_for([len(rows) for rows in rows_of])
+        for number, rows in enumerate(rows_of):
             if not len(rows):
                 continue
             keys = [k for k in self._keys if track.shot[k.index] == number]
-            made = material_of(number, rows, self._spool.read, keys, track, raw, self._fps, self._options)
+            made = material_of(
+                number,
+                rows,
+                self._spool.read,
+                keys,
+                track,
+                raw,
+                self._fps,
+                self._options,
+                self._landmarks,
+                looks[number],
+            )
             if made is None:
                 continue
             shift[rows], opening[rows], trust[rows] = made.shift, made.opening, made.trust
@@ -192,6 +213,8 @@ def _summary(track: FaceTrack, shots: list[ShotMaterial], trust: NDArray[np.floa
                 "speaks": made.speaks,
                 "lips": made.lips,
                 "lips_why": made.lips_why,
+                "measured": made.located.by,
+                "measured_why": made.located.why,
                 "interior": made.inside.source,
                 "interior_why": made.inside.why,
                 "side_light": round(made.inside.side_light, 2),

@@ -30,6 +30,7 @@ from heygemd.weights.container import read_shapes, strip_prefix
 
 if TYPE_CHECKING:
     from heygemd.faces.detect import FaceDetector
+    from heygemd.faces.landmarks import Landmarks
 
 S3FD = "s3fd-619a316812.pth"
 """The reference's own detector: used in reference mode when it lies beside the checkpoint."""
@@ -51,6 +52,7 @@ class Wav2LipEngine:
     description: ClassVar[str] = "the Wav2Lip networks (96, compressed, 256, 288), with the operator's checkpoint"
     precisions: ClassVar[tuple[str, ...]] = preferred_precisions()
     needs_checkpoint: ClassVar[bool] = True
+    uses_landmarks: ClassVar[bool] = False
     best_batch: ClassVar[dict[str, int]] = BEST_BATCH
 
     def __init__(self) -> None:
@@ -94,6 +96,7 @@ class Wav2LipEngine:
         own_speech: NDArray[np.float32] | None,
         work: Path,
         detector: FaceDetector,
+        landmarks: Landmarks | None = None,
     ) -> Analyser:
         from heygemd.engines.wav2lip.analyse import FixedBoxAnalyser, ReferenceAnalyser, TrackAnalyser
 

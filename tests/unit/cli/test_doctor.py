@@ -20,6 +20,7 @@ from heygemd.core.settings import EngineSettings, ProvenanceSettings
 from heygemd.gpu.devices import CardSnapshot
 from heygemd.spool.layout import Layout
 from tests.certificates import make_chain
+from tests.landmarks import seeded_weights
 from tests.ports import free_port
 
 from .conftest import Run
@@ -260,6 +261,28 @@ def test_a_damaged_checkpoint_is_named(layout: Layout) -> None:
     told = [f for f in machine.check_machine(settings_of(layout)) if f.area == "models"]
     assert [f.level for f in told] == ["warn"]
     assert "wav2lip.pth" in told[0].message
+
+
+LANDMARKS_TOLD = ("landmarks from", "no landmarks", "rewrite's jobs will fail")
+
+
+def test_whether_landmarks_are_in_use_is_told(layout: Layout) -> None:
+    def told(**engines: str) -> tuple[str, str, str]:
+        settings = settings_of(layout, engines=EngineSettings(**engines))  # type: ignore[arg-type] # as from a file
+        (found,) = [f for f in machine.check_machine(settings) if f.message.startswith(LANDMARKS_TOLD)]
+        return found.level, found.message, found.remedy
+
+    assert told()[0] == "ok" and "no weights" in told()[1] and "colours and flow" in told()[1]
+    assert "engines.landmarks is off" in told(landmarks="off")[1]
+    (layout.state / "checkpoints").mkdir()
+    path = layout.state / "checkpoints" / "2DFAN4-11f355bf06.pth.tar"
+    path.write_bytes(b"cut off")
+    level, message, remedy = told()
+    assert level == "fail" and path.name in message and "engines.landmarks = 'off'" in remedy
+    path.unlink()
+    pytest.importorskip("torch")
+    seeded_weights(path)
+    assert told()[:2] == ("ok", f"landmarks from {path.name}: rewrite measures mouths with them")
 
 
 def test_an_engine_that_is_none_is_named(layout: Layout) -> None:

@@ -32,6 +32,7 @@ from heygemd.work.afford import (
     usual_bytes,
 )
 from heygemd.work.item import ItemFolder, Prepared
+from heygemd.work.landmarks import LANDMARKS_BYTES
 from heygemd.work.prepare import memory_points
 
 MIB = 2**20
@@ -217,3 +218,12 @@ def test_the_folder_holds_no_samples_after_an_item_was_prepared(tmp_path: Path) 
     folder.drop_samples()
     folder.drop_samples()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_beside_the_worker_is_counted_too() -> None:
+    engine, ceiling = RewriteEngine(), Ceiling({}, 8000 * MIB)
+    require_preparing_room(engine, clip(), 60.0, 500 * MIB, ceiling)
+    require_preparing_room(engine, clip(), 60.0, 1000 * MIB, ceiling, LANDMARKS_BYTES)
+    with pytest.raises(MoreRoomNeededError) as caught:
+        require_preparing_room(engine, clip(), 60.0, 500 * MIB, ceiling, LANDMARKS_BYTES)
+    assert caught.value.needed_bytes > LANDMARKS_BYTES + engine.prepare_bytes(PrepareQuery(1920, 1080, 250, 60.0))

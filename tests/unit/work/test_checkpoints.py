@@ -225,12 +225,13 @@ def test_an_intact_file_is_not_fetched_again_and_a_foreign_one_not_overwritten(t
 
 def test_the_registry_is_whole() -> None:
     registry = load_registry()
-    assert {file.name for file in registry.files} >= {"wav2lip_gan.pth", "wav2lip.pth", "s3fd-619a316812.pth"}
+    names = {"wav2lip_gan.pth", "wav2lip.pth", "s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar"}
+    assert {file.name for file in registry.files} >= names
     for file in registry.files:
         assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
         assert file.licence
         assert file.source
-        assert file.kind in ("generator", "detector")
+        assert file.kind in ("generator", "detector", "landmarks")
     assert len({file.sha256 for file in registry.files}) == len(registry.files)
     with pytest.raises(CheckpointError, match="known: wav2lip_gan"):
         registry.named("nothing")
