@@ -24,10 +24,16 @@ class MoreRoomNeededError(Exception):
         self.needed_bytes = needed_bytes
 
 
-def require_device(engine: LipSyncEngine, video: VideoInfo, kinds: tuple[str, ...], ceiling: Ceiling) -> None:
+def require_device(
+    engine: LipSyncEngine,
+    video: VideoInfo,
+    kinds: tuple[str, ...],
+    ceiling: Ceiling,
+    instead: tuple[LipSyncEngine, tuple[str, ...]] | None = None,
+) -> None:
     """Raises CannotFitError where no device could render the clip in any way, whatever pass 1 will find in it.
 
-    `kinds`: of devices that the engine would render on.
+    `kinds`: of devices that the engine would render on; `instead`: another engine and its kinds, to be proposed.
     """
     rooms = ceiling.of(kinds)
     least = {kind: least_bytes(engine, video, kind) for kind in rooms}
@@ -37,7 +43,7 @@ def require_device(engine: LipSyncEngine, video: VideoInfo, kinds: tuple[str, ..
     raise CannotFitError(
         f"a {video.width}x{video.height} render by {engine.name} takes at least {_in_mib(needed)} MiB, frame by frame "
         f"and with the smallest face; no device here can ever give more than {_in_mib(most)} MiB",
-        remedy=_remedy(engine, video, rooms, ceiling),
+        remedy=_remedy(engine, video, rooms, ceiling, instead),
         case="memory",
         needed_bytes=needed,
         offered_bytes=most,
@@ -63,7 +69,13 @@ def _formula_bytes(engine: LipSyncEngine, video: VideoInfo, kind: str, precision
     return engine.memory_bytes(query) + (pipeline_bytes(picture, 1) if kind == "cpu" else 0)
 
 
-def _remedy(engine: LipSyncEngine, video: VideoInfo, rooms: Mapping[str, int], ceiling: Ceiling) -> str:
+def _remedy(
+    engine: LipSyncEngine,
+    video: VideoInfo,
+    rooms: Mapping[str, int],
+    ceiling: Ceiling,
+    instead: tuple[LipSyncEngine, tuple[str, ...]] | None,
+) -> str:
     """What would fit."""
     ways = []
     for side in (side for side in _SIDES if side < max(video.width, video.height)):
@@ -74,6 +86,10 @@ def _remedy(engine: LipSyncEngine, video: VideoInfo, rooms: Mapping[str, int], c
     ways.append(f"give the daemon a device that offers {_in_mib(device)} MiB to renders")
     if "cpu" not in rooms and usual_bytes(engine, video, "cpu") <= ceiling.host_bytes:
         ways.append("let the CPU render it (scheduler.cpu_fallback)")
+    if instead is not None and instead[0].name != engine.name:
+        other, kinds = instead
+        if any(usual_bytes(other, video, kind) <= room for kind, room in ceiling.of(kinds).items()):
+            ways.append(f"choose `engine: {other.name}`")
     words = ", or ".join(ways)
     return f"{words[0].upper()}{words[1:]}."
 

@@ -21,7 +21,16 @@ from heygemd.core.options import Options
 from heygemd.core.plan import BATCHES
 from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.core.timeline import num_output_frames
-from heygemd.engines.base import SPEECH_RATE, Analyser, Analysis, AnalysisFrame, LipSyncEngine, MemoryQuery, Speech
+from heygemd.engines.base import (
+    SPEECH_RATE,
+    Analyser,
+    Analysis,
+    AnalysisFrame,
+    LipSyncEngine,
+    MemoryQuery,
+    Speech,
+    load_engine,
+)
 from heygemd.faces.landmarks import Landmarks
 from heygemd.faces.landmarks_fan import FanLandmarker
 from heygemd.failpoints import failpoint
@@ -32,7 +41,7 @@ from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
 from heygemd.work.afford import require_device, require_preparing_room
-from heygemd.work.choose import best_batch_of, checkpoint_id, choose_engine, device_kinds_of
+from heygemd.work.choose import EMBEDDED, best_batch_of, checkpoint_id, choose_engine, device_kinds_of
 from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
 from heygemd.work.detector import make_detector
@@ -99,7 +108,9 @@ def _prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Pre
         )
         kinds = device_kinds_of(choice.engine, request.device_kinds, request.cpu_only)
         if request.ceiling is not None:
-            require_device(choice.engine, video, kinds, request.ceiling)
+            embedded = load_engine(EMBEDDED)
+            instead = embedded, device_kinds_of(embedded, request.device_kinds, request.cpu_only)
+            require_device(choice.engine, video, kinds, request.ceiling, instead)
         if request.device_kinds == ("cpu",):
             threading.Thread(target=choice.engine.import_ahead, name="import", daemon=True).start()
         clock.lap("probe")

@@ -157,6 +157,18 @@ def test_a_refusal_says_what_is_missing_and_what_would_fit() -> None:
     assert "cpu_fallback" not in caught.value.remedy, "it renders there already"
 
 
+def test_a_refusal_proposes_the_other_engine_only_where_it_would_fit() -> None:
+    card = Ceiling({"cuda": 300 * MIB}, HOST.budget_bytes, {"cuda": LEAST_RATIO})
+    for other, kinds, proposed in (
+        (RewriteEngine(), ("cpu",), True),  # engines.cpu_only: it renders on the host
+        (RewriteEngine(), ("cuda", "cpu"), False),  # on that card it would not fit either
+        (wav2lip("classic96"), ("cpu",), False),  # the very engine that is refused
+    ):
+        with pytest.raises(CannotFitError) as caught:
+            require_device(wav2lip("classic96"), clip(), ("cuda", "cpu"), card, (other, kinds))
+        assert ("`engine: rewrite`" in caught.value.remedy) == proposed
+
+
 def test_what_one_device_could_take_or_nobody_knows_goes_on() -> None:
     engine, video = RewriteEngine(), clip(7680, 4320)
     require_device(engine, video, ("cpu", "cuda"), Ceiling({"cpu": 100 * MIB, "cuda": 8000 * MIB}, 100 * MIB))
