@@ -1,6 +1,7 @@
-"""Named places where a test can make the process die or a disk fail. Off unless HEYGEMD_FAILPOINT is set.
+"""Named places where a test can make a process die or stand still, or a disk fail. Off unless HEYGEMD_FAILPOINT is set.
 
     HEYGEMD_FAILPOINT="outbox.receipt=kill"        SIGKILL itself at the first passage
+    HEYGEMD_FAILPOINT="render.frame=stop@30"       SIGSTOP itself: it stands still there until somebody lets it go on
     HEYGEMD_FAILPOINT="stage.copy=enospc@3"        raise OSError(ENOSPC) at the third passage, once
     HEYGEMD_FAILPOINT="scan.list=eio@2+"           at the second and every later passage
     several: separated by commas
@@ -74,8 +75,9 @@ NAMES: dict[str, str] = {
 ONCE_VARIABLE = "HEYGEMD_TEST_FAILPOINT_MARKS"
 """A folder: each armed place leaves a mark there when it acts, and never acts again, in no process."""
 
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 ACTIONS: dict[str, int | None] = {
-    "kill": None,
+    **dict.fromkeys(_SIGNALS),
     "enospc": errno.ENOSPC,
     "edquot": errno.EDQUOT,
     "eio": errno.EIO,
@@ -117,7 +119,7 @@ def arm(text: str) -> None:
 
 
 def failpoint(name: str) -> None:
-    """Pass a declared place; where it is armed, die or raise the OSError. Costs one lookup otherwise."""
+    """Pass a declared place; where it is armed, die stand still or raise the OSError. Costs one lookup otherwise."""
     if not _armed:
         return
     if name not in NAMES:
@@ -133,7 +135,7 @@ def failpoint(name: str) -> None:
         return
     code = ACTIONS[armed.action]
     if code is None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), _SIGNALS[armed.action])
     else:
         raise OSError(code, os.strerror(code), f"failpoint {name}")
 

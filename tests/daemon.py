@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from heygemd.failpoints import ONCE_VARIABLE
+
 QUICK = {
     "HEYGEMD_INBOX__SETTLE_SECONDS": "0.3",
     "HEYGEMD_INBOX__SCAN_SECONDS": "0.5",
@@ -103,25 +105,9 @@ class Daemon:
             todo += below
         return found
 
-    def rendering(self) -> list[int]:
-        """Pids of workers that are in the middle of a segment: they stand still from now on, and cannot end it."""
-        found = []
-        for pid in self.children():
-            if "heygemd.work.worker" not in _command(pid):
-                continue
-            _signal(signal.SIGSTOP, [pid])
-            # Its encoder has begun and it has not taken the end of it.
-            if any("/segments/" in _command(one) for one in self.children() if _parent(one) == pid):
-                found.append(pid)
-            else:
-                _signal(signal.SIGCONT, [pid])
-        return found
-
-    def wait_rendering(self) -> int:
-        """The same, waited for; one of them, the others go on."""
-        pid, *others = self.wait(self.rendering, what="a worker in the middle of a segment")
-        _signal(signal.SIGCONT, others)
-        return int(pid)
+    def wait_still(self) -> int:
+        """The pid of what stands still below it, by a failpoint that says `stop`; waited for."""
+        return int(self.wait(lambda: next((p for p in self.children() if _state(p) == "T"), 0), what="a standstill"))
 
     def drop(self, clip: Path, voice: Path, *names: str) -> None:
         """A pair for each name; a name may lead into a folder."""
@@ -174,16 +160,24 @@ def _signal(number: signal.Signals, pids: list[int]) -> None:
             os.kill(pid, number)
 
 
-def _parent(pid: int) -> int | None:
+def _stat(pid: int) -> list[str]:
+    """From its state on (proc(5)); a dead one that is gone has X and no parent."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return ["X", "0"]
 
 
-def _command(pid: int) -> str:
-    """Its command line; empty for one that is gone, or dead and not yet taken note of."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+def _state(pid: int) -> str:
+    return _stat(pid)[0]
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def once_at(folder: Path, where: str) -> dict[str, str]:
+    """Settings of a daemon, one of whose processes acts at a failpoint, and none a second time."""
+    marks = folder / "marks"
+    marks.mkdir()
+    return {"FAILPOINT": where, ONCE_VARIABLE.removeprefix("HEYGEMD_"): str(marks)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import media
-from tests.daemon import Daemon
+from tests.daemon import Daemon, once_at
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +116,13 @@ def test_bad_input_fails_alone_with_one_clear_error(tmp_path: Path, clip: Path, 
 
 def test_killed_in_the_middle_it_goes_on_with_the_unfinished_segments(tmp_path: Path, clip: Path) -> None:
     voice = media.speech(tmp_path / "long.wav", "One two three four five. " * 5)
-    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1") as daemon:
+    still = once_at(tmp_path, "render.frame=stop@60")  # in the third segment
+    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1", **still) as daemon:
         shutil.copy(clip, daemon.inbox / "talk.mp4")
         shutil.copy(voice, daemon.inbox / "talk.wav")
         daemon.start()
+        daemon.wait_still()
         daemon.wait(lambda: len(daemon.events("segment.finished")) >= 2, what="two segments")
-        daemon.wait_rendering()
         daemon.kill()
         before = {e["heygemd.segment.number"] for e in daemon.events("segment.finished")}
         # Durable before it is told: a kill in between costs the word, not the segment.
@@ -138,7 +139,8 @@ def test_killed_in_the_middle_it_goes_on_with_the_unfinished_segments(tmp_path: 
 
 def test_cancel_retry_pause_and_resume(tmp_path: Path, clip: Path) -> None:
     voice = media.speech(tmp_path / "long.wav", "One two three four five. " * 6)
-    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1") as daemon:
+    still = once_at(tmp_path, "render.frame=stop@30")  # so that it is not over before the command has started
+    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1", **still) as daemon:
         daemon.start()
         daemon.wait(lambda: daemon.events("daemon.ready"))
         assert daemon.cli("pause").returncode == 0
@@ -149,7 +151,7 @@ def test_cancel_retry_pause_and_resume(tmp_path: Path, clip: Path) -> None:
         why = daemon.cli("why", str(daemon.inbox / "talk.mp4"))
         assert "talk" in why.stdout
         assert daemon.cli("resume").returncode == 0
-        daemon.wait_rendering()  # and stays there, however long the command takes to start
+        daemon.wait_still()
         daemon.wait_state("talk", "rendering")
         answer = daemon.cli("cancel", "talk")
         assert answer.returncode == 0, answer.stderr
@@ -184,12 +186,12 @@ def test_a_lost_worker_is_replaced_and_the_job_ends_well(tmp_path: Path, clip: P
     import signal
 
     voice = media.speech(tmp_path / "long.wav", "One two three four five. " * 5)
-    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1") as daemon:
+    still = once_at(tmp_path, "render.frame=stop@30")
+    with Daemon(tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1", **still) as daemon:
         shutil.copy(clip, daemon.inbox / "talk.mp4")
         shutil.copy(voice, daemon.inbox / "talk.wav")
         daemon.start(once=True)
-        daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
-        os.kill(daemon.wait_rendering(), signal.SIGKILL)
+        os.kill(daemon.wait_still(), signal.SIGKILL)
         assert daemon.process is not None
         assert daemon.process.wait(240) == 0
         assert daemon.events("worker.died")

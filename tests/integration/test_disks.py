@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from heygemd.cli.checks.share import check_share
 from heygemd.config import load_settings
 from tests import media
-from tests.daemon import Daemon
+from tests.daemon import Daemon, once_at
 
 MIB = 2**20
 
@@ -105,14 +106,20 @@ def lossless(share: Path) -> None:
 NO_MINIMUM = {"LOG__LEVEL": "debug", "SERVICE__MIN_FREE_STATE_BYTES": "0", "SERVICE__MIN_FREE_SHARE_BYTES": "0"}
 
 
+def still_at_first(tmp_path: Path) -> dict[str, str]:
+    """A second of video is soon over: its worker waits at the first frame until the disk is as the test wants it."""
+    return once_at(tmp_path, "render.frame=stop")
+
+
 @pytest.mark.slow
 def test_the_state_disk_fills_while_ffmpeg_writes(tmp_path: Path, small_disk: Path, clip: Path, voice: Path) -> None:
-    with Daemon(tmp_path / "share", state=small_disk / "state", **NO_MINIMUM) as daemon:
+    with Daemon(tmp_path / "share", state=small_disk / "state", **NO_MINIMUM, **still_at_first(tmp_path)) as daemon:
         lossless(daemon.root)
         daemon.drop(clip, voice, "talk")
         daemon.start()
-        daemon.wait(lambda: daemon.events("segment.started"), what="a segment")
+        worker = daemon.wait_still()
         filler = fill(small_disk, 8192)
+        os.kill(worker, signal.SIGCONT)
         daemon.wait(lambda: daemon.events("queue.paused"), what="the pause")
         shown = daemon.cli("status")
         assert "paused:" in shown.stdout, shown.stdout
@@ -127,12 +134,14 @@ def test_the_state_disk_fills_while_ffmpeg_writes(tmp_path: Path, small_disk: Pa
 
 @pytest.mark.slow
 def test_the_share_has_no_room_for_the_result(tmp_path: Path, small_disk: Path, clip: Path, voice: Path) -> None:
-    with Daemon(small_disk / "share", state=tmp_path / "state", log=tmp_path / "log", **NO_MINIMUM) as daemon:
+    settings = NO_MINIMUM | still_at_first(tmp_path)
+    with Daemon(small_disk / "share", state=tmp_path / "state", log=tmp_path / "log", **settings) as daemon:
         lossless(daemon.root)
         daemon.drop(clip, voice, "talk")
         daemon.start()
-        daemon.wait(lambda: daemon.events("segment.started"), what="a segment")
+        worker = daemon.wait_still()
         filler = fill(small_disk, 8192)
+        os.kill(worker, signal.SIGCONT)
         daemon.wait(lambda: daemon.events("queue.paused"), what="the pause")
         assert "results of talk" in daemon.events("queue.paused")[0]["event.reason"]
         assert not (daemon.root / "outbox/talk/talk.json").exists(), "no result before it is whole"
@@ -201,12 +210,14 @@ def test_a_quota_pauses_the_queue_until_there_is_more(
     """The disk has room and says so (`df`), and yet nothing more may be written."""
     share, state = tmp_path / "share", tmp_path / "state"
     share, state = (share, limited.folder / "state") if side == "state" else (limited.folder / "share", state)
-    with Daemon(share, state=state, log=tmp_path / "log", **NO_MINIMUM) as daemon:
+    settings = NO_MINIMUM | still_at_first(tmp_path)
+    with Daemon(share, state=state, log=tmp_path / "log", **settings) as daemon:
         lossless(daemon.root)
         daemon.drop(clip, voice, "talk")
         daemon.start()
-        daemon.wait(lambda: daemon.events("segment.started"), what="a segment")
+        worker = daemon.wait_still()
         limited.limit(str(limited.used_bytes() + 200_000))
+        os.kill(worker, signal.SIGCONT)
         daemon.wait(lambda: daemon.events("queue.paused"), what="the pause")
         assert "paused:" in (shown := daemon.cli("status").stdout), shown
         assert not daemon.events("job.failed")

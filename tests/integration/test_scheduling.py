@@ -16,7 +16,7 @@ from heygemd.work.finish import finish
 from heygemd.work.item import ItemFolder
 from heygemd.work.render import SegmentRenderer
 from tests import media
-from tests.daemon import Daemon
+from tests.daemon import Daemon, once_at
 from tests.integration.test_pipeline import prepared_item, quiet
 
 pytestmark = pytest.mark.slow
@@ -140,13 +140,10 @@ def test_workers_killed_at_random_moments_cost_retries_not_jobs(tmp_path: Path, 
 
 
 def test_a_worker_that_hangs_is_ended_and_its_segment_done_elsewhere(tmp_path: Path, clip: Path, voice: Path) -> None:
-    with Daemon(
-        tmp_path / "share", SCHEDULER__SEGMENT_SECONDS="1", SCHEDULER__HEARTBEAT_TIMEOUT_SECONDS="20"
-    ) as daemon:
+    settings = {"SCHEDULER__SEGMENT_SECONDS": "1", "SCHEDULER__HEARTBEAT_TIMEOUT_SECONDS": "20"}
+    with Daemon(tmp_path / "share", **settings, **once_at(tmp_path, "render.frame=stop@30")) as daemon:
         daemon.drop(clip, voice, "talk")
         daemon.start()
-        daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
-        daemon.wait_rendering()
         daemon.wait(lambda: daemon.events("worker.hung"), what="the hang is noticed")
         assert daemon.wait_state("talk", "done", "failed")["state"] == "done"
 

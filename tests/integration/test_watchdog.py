@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import media
-from tests.daemon import Daemon
+from tests.daemon import Daemon, once_at
 from tests.ports import free_port
 
 
@@ -75,6 +75,7 @@ def test_a_wedged_worker_costs_neither_the_job_nor_the_watchdog(tmp_path: Path, 
         "SCHEDULER__SEGMENT_SECONDS": "1",
         "SCHEDULER__HEARTBEAT_TIMEOUT_SECONDS": "15",
         "METRICS__PORT": str(port),
+        **once_at(tmp_path, "render.frame=stop@30"),  # in the second segment
     }
     with Daemon(tmp_path / "share", **settings) as daemon:
         daemon.start()
@@ -84,8 +85,7 @@ def test_a_wedged_worker_costs_neither_the_job_nor_the_watchdog(tmp_path: Path, 
         assert len(manager.when("READY=1")) == 1
         shutil.copy(clip, daemon.inbox / "talk.mp4")
         shutil.copy(voice, daemon.inbox / "talk.wav")
-        daemon.wait(lambda: daemon.events("segment.finished"), what="a segment")
-        wedged = daemon.wait_rendering()
+        wedged = daemon.wait_still()
         since = time.monotonic()
         daemon.wait(lambda: wedged in ended(daemon, "hung"), what="its end")
         meanwhile = [at for at in manager.when("WATCHDOG=1") if at > since]
