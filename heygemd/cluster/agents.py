@@ -217,9 +217,13 @@ def _finished(message: Message, task: Task, parts: str | None) -> Message:
 
 def _locked(path: Path) -> int:
     """Hold this node's name as long as the agent lives; another agent of the same node waits for its end."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        os.close(fd)  # swept away by another agent while this one waited: a lock on it would keep nobody out
 
 
 def _sweep(parent: Path) -> None:

@@ -429,6 +429,34 @@ def test_a_session_that_is_over(page: Page) -> None:
     expect(banner).to_be_hidden()
 
 
+def test_an_answer_that_was_overtaken_is_not_shown(page: Page) -> None:
+    """The page asks again while the first answer is still on its way; the first one comes last."""
+    shown = page.evaluate(
+        """async () => {
+            const { Jobs } = await import(new URL("static/jobs.js", document.baseURI));
+            const answers = [], job = state => ({ job: "talk", title: "talk", state });
+            window.fetch = () => new Promise(done => answers.push(state =>
+                done(new Response(JSON.stringify({ running: true, paused: null, jobs: [job(state)] })))));
+            const jobs = new Jobs();
+            const asked = () => new Promise(done => jobs.addEventListener("asked", done, { once: true }));
+            const heard = asked();
+            jobs.soon();
+            jobs.soon();
+            answers[1]("done");
+            await heard;
+            answers[0]("rendering");
+            await new Promise(done => setTimeout(done, 50)); // more than the promises of an answer take
+            const first = jobs.byName.get("talk").state;
+            const again = asked();
+            jobs.soon();
+            answers.at(-1)("failed");
+            await again;
+            return [first, jobs.byName.get("talk").state];
+        }"""
+    )
+    assert shown == ["done", "failed"]
+
+
 def test_the_microphone(page: Page) -> None:
     page.get_by_role("radio", name="Microphone").check()
     page.get_by_role("button", name="Record").click()

@@ -28,12 +28,16 @@ export class Jobs extends EventTarget {
     const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
       const found = await changedJobs();
+      if (turn !== this.turn) {
+        forgetJobs(); // asked again meanwhile: this may be older than what is shown
+        return;
+      }
       this.problem = null;
       if (found) this.#take(found);
     } catch (error) {
+      if (turn !== this.turn) return;
       this.problem = error;
     }
-    if (turn !== this.turn) return;
     this.dispatchEvent(new Event("asked"));
     const moving = this.list.some((job) => !OVER.includes(job.state));
     this.timer = setTimeout(() => this.#ask(), document.hidden ? 4 * RESTING_MS : moving ? MOVING_MS : RESTING_MS);
