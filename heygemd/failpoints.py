@@ -119,7 +119,7 @@ def arm(text: str) -> None:
 
 
 def failpoint(name: str) -> None:
-    """Pass a declared place; where it is armed, die stand still or raise the OSError. Costs one lookup otherwise."""
+    """Pass a declared place; where it is armed, die, stand still or raise the OSError. Costs one lookup otherwise."""
     if not _armed:
         return
     if name not in NAMES:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from heygemd.core.errors import DiskFullError, HeygemdError, InputBusyError, ShareAwayError, UnsafePathError
+from heygemd.core.heartbeat import beat
 
 TEMP_PREFIX = ".heygemd-"
 """Names of unfinished files. Hidden, and ignored by every scan."""
@@ -153,8 +154,12 @@ def copy_hashed(source: BinaryIO, target: Path, *, on_bytes: Callable[[int], Non
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_COPY_CHUNK_BYTES):
+            digest.update(block)
+            beat()
+    return digest.hexdigest()
 
 
 def remove_tree(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
+from heygemd.core.heartbeat import beat
 from heygemd.faces.landmarks import FACE_PX, NUM_POINTS, Image, Points
 
 COMMAND = (sys.executable, "-P", "-m", "heygemd.faces.landmarks_process")
@@ -38,6 +39,7 @@ class FanLandmarker:
         found = np.zeros((len(faces), NUM_POINTS, 2))
         size = NUM_POINTS * 2 * 4
         for number, face in enumerate(faces):
+            beat()
             if face.shape != (FACE_PX, FACE_PX, 3) or face.dtype != np.uint8:
                 raise ValueError(f"a face picture is ({FACE_PX}, {FACE_PX}, 3) uint8, not {face.shape} {face.dtype}")
             try:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, median_filter
 
+from heygemd.core.heartbeat import beat
 from heygemd.faces.lips import CROP_BOX, HEIGHT, WIDTH, LipCurves, colours_of
 
 _BESIDE, _ON = (0, 14, 9), (-6, 8, 7)
@@ -48,6 +49,7 @@ def mouth_motion(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8
     reference = _grey(crop(int(rows[np.argmin(np.abs(rough - np.percentile(rough, 35)))])))
     lowered, spread, beside, on = (np.zeros(len(rows)) for _ in range(4))
     for i, row in enumerate(rows):
+        beat()
         picture = crop(int(row))
         moved = flow.calc(reference, _grey(picture), None)
         lower = moved[_span(level + 10, level + 26, HEIGHT), middle - 10 : middle + 10, 1]

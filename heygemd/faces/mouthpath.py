@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
+from heygemd.core.heartbeat import beat
 from heygemd.faces.lips import CROP_BOX, HEIGHT, WIDTH
 
 Crop = Callable[[int], NDArray[np.uint8]]
@@ -35,6 +36,7 @@ def follow_mouth(
     found = np.zeros((len(frames), 2))
     match = np.zeros(len(frames))
     for i, index in enumerate(frames):
+        beat()
         area = _plain(crop(int(index)))[: low + REACH, left - REACH : right + REACH]
         scores = cv2.matchTemplate(area, template, cv2.TM_CCOEFF_NORMED)
         _, match[i], _, (px, py) = cv2.minMaxLoc(scores)

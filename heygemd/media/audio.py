@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from heygemd.core.clip import AudioInfo
 from heygemd.core.errors import LimitError, NoAudioError, UnreadableMediaError
+from heygemd.core.heartbeat import beat
 from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url
 from heygemd.media.probe import probe_streams, sensible
 
@@ -242,6 +243,7 @@ def _samples(
         for _ in itertools.count():
             buffer = np.empty(_CHUNK_SAMPLES * row_bytes, np.uint8)
             count = child.read_into(buffer.data) // row_bytes * row_bytes
+            beat()
             if count:
                 chunk = buffer[:count].view("<f4").reshape(-1, channels)
                 yield np.nan_to_num(chunk, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)

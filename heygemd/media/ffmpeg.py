@@ -6,6 +6,7 @@ open other files. Children have a bounded address space, a bounded kept stderr a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -24,6 +25,8 @@ from types import TracebackType
 from typing import Any
 
 from heygemd.core.errors import DiskFullError, FfmpegError, HeygemdError, UnreadableMediaError, WorkerDiedError
+from heygemd.core.heartbeat import beat
+from heygemd.media.childlog import BoundedLog
 
 DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,apng,asf,au,avi,caf,dts,dv,eac3,flac,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mjpeg,"
@@ -41,7 +44,7 @@ _IMAGE_MAGIC = (
 
 _TAIL_LINES = 60
 _LINE_BYTES = 2000
-_LOG_BYTES_PER_CHILD = 1 << 20  # a damaged file can print gigabytes
+_LOOK_SECONDS = 1.0
 _PIPE_BYTES = 1 << 20  # Linux' default upper bound for unprivileged pipes; 64 KiB costs a third of the throughput
 
 
@@ -184,15 +187,23 @@ class Child:
         return done
 
     def read_all(self, max_bytes: int, timeout_seconds: float) -> bytes:
-        """All of stdout, at most `max_bytes`, within the time. Raises UnreadableMediaError beyond either."""
+        """All of stdout, at most `max_bytes`, within the time; a sign of life while it reads, though it says nothing.
+
+        Raises UnreadableMediaError beyond either.
+        """
         pipe = self._process.stdout
         assert pipe is not None  # noqa: S101 - the caller asked for stdout
         end = time.monotonic() + timeout_seconds
-        data = bytearray()
+        data, seen = bytearray(), 0
         while True:
             left = end - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            if left <= 0:
                 raise UnreadableMediaError(f"not understood within {timeout_seconds:.0f} s")
+            if not select.select([pipe], [], [], min(left, _LOOK_SECONDS))[0]:
+                if (count := _read_bytes(self.pid)) != seen:
+                    seen = count
+                    beat()
+                continue
             chunk = pipe.read(1 << 16)
             if not chunk:
                 return bytes(data)
@@ -217,6 +228,18 @@ class Child:
         status = self._process.wait(timeout_seconds)
         self._stderr_thread.join()
         return status
+
+    def wait_while_writing(self, out: Path) -> int:
+        """Exit status of one that writes `out`: a sign of life whenever the file has changed, none while it hangs."""
+        seen: tuple[int, int] | None = None
+        while self._stderr_thread.is_alive():
+            self._stderr_thread.join(_LOOK_SECONDS)
+            with contextlib.suppress(FileNotFoundError):
+                found = out.stat()
+                if (now := (found.st_size, found.st_mtime_ns)) != seen:
+                    seen = now
+                    beat()
+        return self.wait()
 
     def kill(self) -> None:
         """End it and free its pipes; harmless when it is over."""
@@ -263,7 +286,7 @@ class Child:
     def _drain_stderr(self) -> None:
         pipe = self._process.stderr
         assert pipe is not None  # noqa: S101 - always a pipe
-        log = None if self._log is None else _BoundedLog(self._log)
+        log = None if self._log is None else BoundedLog(self._log)
         try:
             if log is not None:
                 log.write("$ " + " ".join(self.argv))
@@ -280,7 +303,7 @@ class Child:
             if log is not None:
                 log.close()
 
-    def _line(self, text: str, log: _BoundedLog | None) -> None:
+    def _line(self, text: str, log: BoundedLog | None) -> None:
         if not text:
             return
         # Threads of ffmpeg share the line: a complaint may stand in the middle of an info line.
@@ -298,30 +321,16 @@ class Child:
             log.write(text)
 
 
+def _read_bytes(pid: int) -> int:
+    """What a process has read so far; 0 where that is not told."""
+    try:
+        words = Path(f"/proc/{pid}/io").read_text().split()
+    except OSError:
+        return 0
+    return int(words[words.index("rchar:") + 1])
+
+
 _ERROR = re.compile(r"\[(error|fatal|panic)\] ")
-
-
-class _BoundedLog:
-    """Appends lines to a file of the job until this child has had its share."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
-        self._left_bytes = _LOG_BYTES_PER_CHILD
-
-    def write(self, text: str) -> None:
-        data = text.encode("utf-8", "replace") + b"\n"
-        if self._left_bytes <= 0:
-            return
-        self._left_bytes -= len(data)
-        if self._left_bytes <= 0:
-            data = b"(the rest of this process' messages is left out)\n"
-        try:
-            self._file.write(data)
-        except OSError:  # a full disk must not stop the reading of stderr: ffmpeg would block
-            self._left_bytes = 0
-
-    def close(self) -> None:
-        self._file.close()
 
 
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.heartbeat import beat
+
 SAMPLE_RATE = 16000
 HOP_SAMPLES = 200
 COLUMNS_PER_SECOND = SAMPLE_RATE // HOP_SAMPLES
@@ -75,6 +77,7 @@ def mel_spectrogram(
     whole = np.full((BANDS, before + columns + after), SILENCE, np.float32)
     out = whole[:, before : before + columns]
     for start in range(0, columns, _CHUNK_COLUMNS):  # in pieces: an hour of speech is 1.8 GB of spectrum
+        beat()
         stop = min(columns, start + _CHUNK_COLUMNS)
         first = start * HOP_SAMPLES - _WINDOW // 2
         sound = _emphasised(samples, first, (stop - 1) * HOP_SAMPLES + _WINDOW // 2, mirrored)

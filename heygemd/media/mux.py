@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_url
 from heygemd.media.probe import probe_streams
 
 _MOST_CHANNELS = 6
+_SLOW_DISK = 40e6
+"""Bytes a second."""
 
 
 def join(
@@ -73,7 +76,7 @@ def join(
     place = argv.index(input_url(out))  # ffmpeg-python cannot repeat an option
     argv[place:place] = [part for key, value in (tags or {}).items() for part in ("-metadata", f"{key}={value}")]
     with Child(argv, stdout=False, log=log) as child:
-        status = child.wait()
+        status = child.wait_while_writing(out)  # an hour's sound takes a minute
         if status != 0:
             out.unlink(missing_ok=True)
             raise child.failure(f"{out.name}: joining {len(segments)} segments failed", FfmpegError, out)
@@ -92,7 +95,9 @@ def verify_output(
 ) -> dict[str, Any]:
     """What the finished file holds, for the receipt. Raises VerifyError naming every difference from the plan."""
     limits = limits or MediaLimits()
-    data = probe_streams(path, limits=limits, extra=["-count_packets"])
+    # All of it is read; hours of 4K from a slow disk take longer than any header.
+    patience = max(limits.probe_timeout_seconds, path.stat().st_size / _SLOW_DISK)
+    data = probe_streams(path, limits=replace(limits, probe_timeout_seconds=patience), extra=["-count_packets"])
     pictures = [s for s in data["streams"] if s["codec_type"] == "video"]
     sounds = [s for s in data["streams"] if s["codec_type"] == "audio"]
     if len(pictures) != 1 or len(sounds) != (audio_seconds is not None):

@@ -1,8 +1,8 @@
 """A worker process: reads tasks as JSON lines on stdin, answers with messages on stdout. It may die without harm.
 
 It is the only kind of process of ours that imports torch or OpenCV, opens strangers' media and owns a GPU. It ends
-when stdin closes or its parent dies. Progress is its heartbeat and comes from the work itself, never from a thread
-beside it, so a hung worker is a silent one.
+when stdin closes or its parent dies. Progress is its heartbeat and comes from the work itself (core.heartbeat), never
+from a thread beside it, so a hung worker is a silent one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from heygemd.core import heartbeat
 from heygemd.core.ceiling import Ceiling
 from heygemd.core.coding import Card, Coding
 from heygemd.core.errors import HeygemdError, OutOfMemoryError, RenderError
@@ -35,6 +37,7 @@ from heygemd.work.meter import PeakMeter
 
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.25
+_ALIVE_SECONDS = 1.0
 
 
 class Worker:
@@ -45,24 +48,38 @@ class Worker:
         self._meter = PeakMeter()
         self._task_id = ""
         self._last_report = 0.0
-        self._last_stage = ""
+        self._last: tuple[str, int, int] | None = None  # stage, done, total of the running task
+        self._speaking = threading.Lock()  # threads of a task give signs of life, too
         self._renderer: Any = None  # work.render.SegmentRenderer, imported with the first segment
 
     def send(self, message: Message) -> None:
-        self._out.write(message.to_line() + "\n")
-        self._out.flush()
+        with self._speaking:
+            self._out.write(message.to_line() + "\n")
+            self._out.flush()
 
     def report(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if done >= total:
             self._meter.sample()  # the encoder has all frames of a segment and still runs
-        if stage != self._last_stage or done >= total or now - self._last_report >= _PROGRESS_SECONDS:
-            self._last_report, self._last_stage = now, stage
-            self.send(Message("progress", self._task_id, {"stage": stage, "done": done, "total": total}))
+        new = self._last is None or self._last[0] != stage
+        self._last = last = stage, done, total
+        if new or done >= total or now - self._last_report >= _PROGRESS_SECONDS:
+            self._tell(last, now)
+
+    def alive(self) -> None:
+        """Something was done, and nothing new is to be told of it."""
+        last, now = self._last, time.monotonic()
+        if last is not None and now - self._last_report >= _ALIVE_SECONDS:
+            self._tell(last, now)
+
+    def _tell(self, progress: tuple[str, int, int], now: float) -> None:
+        self._last_report = now
+        stage, done, total = progress
+        self.send(Message("progress", self._task_id, {"stage": stage, "done": done, "total": total}))
 
     def run(self, task: Task) -> None:
         """Do the task and answer it exactly once."""
-        self._task_id, self._last_stage = task.id, ""
+        self._task_id, self._last = task.id, None
         started = time.monotonic()
         _spare_modules()
         try:
@@ -86,6 +103,7 @@ class Worker:
         if answer.type == "failed":
             self._drop_renderer()  # an error may leave a model half broken, or holding memory
             warm.drop_unused()
+        self._last = None
         self.send(answer)
 
     def _do(self, task: Task) -> dict[str, Any]:
@@ -259,6 +277,7 @@ def main() -> None:
 
         cv2.setNumThreads(int(threads))
     worker = Worker(out)
+    heartbeat.listen(worker.alive)
     worker.send(Message("ready"))
     for line in sys.stdin:
         worker.run(Task.from_line(line))

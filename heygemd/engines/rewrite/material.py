@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, minimum_filter1d, uniform_filter1d
 
+from heygemd.core.heartbeat import beat
 from heygemd.core.options import Options
 from heygemd.engines.base import Arrays
 from heygemd.engines.rewrite.inside import Choice, OpenMouths, interior_of
@@ -193,6 +194,7 @@ def material_of(
 def _all_curves(rows: NDArray[np.int64], crop: Callable[[int], NDArray[np.uint8]], eyes: canon.Points) -> LipCurves:
     parts = []
     for start in range(0, len(rows), CHUNK_FRAMES):
+        beat()
         stop = min(len(rows), start + CHUNK_FRAMES)
         parts.append(measure(np.stack([crop(int(i)) for i in rows[start:stop]]), eyes))
     if len(parts) == 1:
@@ -235,6 +237,7 @@ def _in_smoothed_frame(
     mouth = np.array([shape.centre, shape.c0])
     out = np.empty_like(seen)
     for i in range(len(seen)):
+        beat()
         there = raw[i][:, :2] @ (mouth + seen[i]) + raw[i][:, 2]
         out[i] = np.linalg.solve(smooth[i][:, :2], there - smooth[i][:, 2]) - mouth
     return out

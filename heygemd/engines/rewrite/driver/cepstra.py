@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.heartbeat import beat
 from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.articulate import TRACK_RATE, Floats
 from heygemd.engines.rewrite.driver.features import sums_around
@@ -116,6 +117,7 @@ def _band_power(samples: Floats, gain: float) -> Iterator[tuple[int, Floats]]:
     window = np.hamming(_WINDOW).astype(np.float32)
     scale = np.float32(gain * _FULL_SCALE)
     for start in range(0, rows, _BLOCK_ROWS):
+        beat()
         stop = min(start + _BLOCK_ROWS, rows)
         first, last = start * _HOP, (stop - 1) * _HOP + _WINDOW
         before = samples[first - 1 : first] if first else samples[:1]

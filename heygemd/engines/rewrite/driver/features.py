@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.heartbeat import beat
 from heygemd.engines.base import SPEECH_RATE
 
 FEATURE_RATE = 50
@@ -56,6 +57,7 @@ def log_mel(samples: Floats, gain: float = 1.0) -> Floats:
     half = _WINDOW // 2
     found = np.empty((rows, NUM_BANDS), np.float32)
     for start in range(0, rows, _BLOCK_ROWS):
+        beat()
         count = min(_BLOCK_ROWS, rows - start)
         first = start * 2 * _HOP - half
         last = (start + count) * 2 * _HOP - _HOP + _WINDOW - half
@@ -108,6 +110,7 @@ def sums_around(
     sums = np.zeros((1, terms(0, 0).shape[1]))  # up to before each row from `begin` on
     begin = 0
     for start in range(0, rows, _BLOCK_ROWS):
+        beat()
         stop = min(start + _BLOCK_ROWS, rows)
         first = np.clip(np.arange(start, stop) - reach, 0, max(0, rows - 2 * reach))
         last = np.minimum(first + 2 * reach, rows)

@@ -11,6 +11,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from heygemd.core.heartbeat import beat
 from heygemd.engines.rewrite.driver import recogniser
 from heygemd.engines.rewrite.driver.features import FEATURE_RATE, Floats
 
@@ -52,6 +53,7 @@ def hear_recognised(samples: Floats, gain: float, rows: int) -> Heard:
     reach = _reach(weights)
     hidden = np.empty((rows, len(weights["head_weight"])), np.float32)
     for start in range(0, rows, RECOGNISED_ROWS):
+        beat()
         stop = min(start + RECOGNISED_ROWS, rows)
         first, last = max(0, start - reach), min(rows, stop + reach)
         made = _hidden(recogniser.layers(samples, gain, first, last), weights)
@@ -65,6 +67,7 @@ def run(features: Floats, weights: dict[str, np.ndarray]) -> Heard:
     rows = len(features)
     hidden = np.empty((rows, len(weights["head_weight"])), np.float32)
     for start in range(0, rows, _BLOCK_ROWS):
+        beat()
         stop = min(start + _BLOCK_ROWS, rows)
         first, last = max(0, start - reach), min(rows, stop + reach)
         hidden[start:stop] = _hidden(features[first:last], weights)[start - first : stop - first]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.heartbeat import beat
 from heygemd.engines.rewrite.driver.articulate import Floats
 from heygemd.engines.rewrite.driver.evidence import Evidence, moments
 from heygemd.engines.rewrite.driver.features import FEATURE_RATE
@@ -94,6 +95,7 @@ def regressor_blocks(evidence: Evidence, general: Floats) -> Iterator[Floats]:
     hidden = evidence.heard.hidden
     mean, deviation = moments(hidden, evidence.active_rows())
     for start in range(0, max(1, len(hidden)), _BLOCK_ROWS):
+        beat()
         block = slice(start, start + _BLOCK_ROWS)
         ours = (hidden[block] - mean) / deviation / np.sqrt(hidden.shape[1])
         both = np.concatenate([ours, general[block] / np.sqrt(general.shape[1])], axis=1)

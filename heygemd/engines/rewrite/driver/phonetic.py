@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from heygemd.core.heartbeat import beat
 from heygemd.engines.base import SPEECH_RATE
 from heygemd.engines.rewrite.driver.articulate import (
     OPEN_BLEND_SECONDS,
@@ -200,6 +201,7 @@ def listen(samples: NDArray[np.float32], levels: Floats, rows: int) -> Tracks:
     static = static_cepstra(levels)
     pulls = np.zeros((rows, _pulls().shape[1]), np.float32)
     for start, end in chunks(samples):
+        beat()
         a, b = start // _HOP, min(rows, -(-end // _HOP))
         pulls[a:b] = probabilities(log_likelihoods(with_differences(static, a, min(b, len(static))))) @ _pulls()
     if rows > len(static):
