@@ -200,15 +200,10 @@ def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> N
     data = random.Random(6).randbytes(2_000_000)
     clip = tmp_path / "long talk.wav"
     clip.write_bytes(data)
-    sent: list[int] = []
 
     def break_off(route: Route) -> None:
         offset = int(route.request.headers["upload-offset"])
-        if offset >= 1_200_000:
-            route.abort("connectionreset")
-        else:
-            sent.append(offset)
-            route.continue_()
+        route.abort("connectionreset") if offset >= 1_200_000 else route.continue_()
 
     def only_patches(route: Route) -> None:
         break_off(route) if route.request.method == "PATCH" else route.continue_()
@@ -219,17 +214,18 @@ def test_an_upload_broken_in_the_middle_goes_on(page: Page, tmp_path: Path) -> N
     expect(page.locator("#make").get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile("6[0-9]"))
     address = page.url
     page.goto("about:blank")
-    page.unroute("**/api/uploads/*")  # not before: the page tries again by itself, and would bring the rest
-
     page.goto(address)
     page.wait_for_selector("body[data-ready]")
-    expect(page.get_by_text(re.compile(r"long talk.wav: 6\d % is here already"))).to_be_visible()
+    # Six or seven tenths: of a page that is left, one question that was held up may still go through.
+    expect(page.get_by_text(re.compile(r"long talk.wav: [67]\d % is here already"))).to_be_visible()
+    (held,) = page.evaluate("async () => (await fetch('api/uploads')).json()")
+    page.unroute("**/api/uploads/*")  # not before: the page that was left tries again by itself
     resumed: list[int] = []
     page.on("request", lambda r: resumed.append(int(r.headers["upload-offset"])) if r.method == "PATCH" else None)
     choose(page, "make", (1, clip))
     # The bytes are noise: that it says so means that all of them came and were looked at.
     expect(page.locator("#make .file[data-state=failed] .words")).to_contain_text("long talk.wav")
-    assert resumed[0] == sent[-1] + 262_144 >= 1_200_000, "nothing is sent twice"
+    assert resumed[0] == held["offset"] >= 1_200_000, "nothing is sent twice"
     (info,) = page.evaluate("async () => (await fetch('api/uploads')).json()")
     content = page.evaluate(
         """async id => { const b = await (await fetch(`api/uploads/${id}/content`)).arrayBuffer();
