@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from heygemd.core.capacity import Device
+from heygemd.core.memory import mib
 
 MIB = 2**20
 KINDS = ("cpu", "cuda")
@@ -20,11 +21,6 @@ MOST_BUNDLES = 1000
 
 def resource(kind: str) -> str:
     return f"heygemd_{kind}_mib"
-
-
-def mib(num_bytes: int) -> int:
-    """Rounded up."""
-    return -(-num_bytes // MIB)
 
 
 def demand(kind: str, num_bytes: int) -> dict[str, float]:

@@ -14,9 +14,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heygemd.cluster.agents import SegmentWorker
 from heygemd.cluster.nodes import Node, OnEvent
-from heygemd.cluster.resources import demand, mib, resource
+from heygemd.cluster.resources import demand, resource
 from heygemd.core.capacity import Device
 from heygemd.core.errors import NodeLostError
+from heygemd.core.memory import mib
 from heygemd.core.task import Task
 
 

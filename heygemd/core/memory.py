@@ -76,6 +76,11 @@ def pipeline_bytes(picture: Picture, batch: int, threads: int = 1) -> int:
     return WORKER_BYTES + queues + coders + backwards + GROUPS_AT_ONCE * batch * frame
 
 
+def mib(num_bytes: int) -> int:
+    """Mebibytes, rounded up: what must be offered for it to fit."""
+    return -(-num_bytes // MIB)
+
+
 def preparing_bytes(picture: Picture) -> int:
     """RAM of a worker that prepares, without its engine: a decoder of the source, and a few small pictures."""
     return WORKER_BYTES + _CODER_BYTES + int(picture.frame_bytes * _DECODER_FRAMES)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from heygemd.core.coding import SOFTWARE, Coding
 from heygemd.core.errors import CannotFitError
-from heygemd.core.memory import Estimate
+from heygemd.core.memory import Estimate, mib
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 LEAST_SPLIT_FRAMES = 16
@@ -212,8 +212,8 @@ def choices(predict: Predict, offers: Sequence[DeviceOffer], *, what: str) -> tu
             return monotone([found[key] for key in sorted(found, key=lambda key: (key[0] != "cuda", key))])
     most = max((offer.budget_bytes for offer in offers), default=0)
     raise CannotFitError(
-        f"{what} needs at least {_mib(smallest or 0)} MiB at its smallest; the largest device offers {_mib(most)} MiB",
-        remedy=f"Give the daemon a device that offers {_mib(smallest or 0)} MiB to renders (`heygemd doctor` lists "
+        f"{what} needs at least {mib(smallest or 0)} MiB at its smallest; the largest device offers {mib(most)} MiB",
+        remedy=f"Give the daemon a device that offers {mib(smallest or 0)} MiB to renders (`heygemd doctor` lists "
         "them), or set `resolution_limit` in the job: a smaller picture takes less.",
         case="memory",
         needed_bytes=smallest or 0,
@@ -250,7 +250,3 @@ def expected(found: Sequence[Choice], offers: Sequence[DeviceOffer]) -> Choice:
     best = max((o for o in offers if o.kind == kind), key=lambda o: o.budget_bytes)
     step = step_within([c.reserved_bytes for c in of_kind], best.budget_bytes // best.slots, best.budget_bytes)
     return of_kind[-1 if step is None else step]
-
-
-def _mib(count: int) -> int:
-    return -(-count // 2**20)

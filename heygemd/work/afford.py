@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from heygemd.core.ceiling import Ceiling
 from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import CannotFitError
-from heygemd.core.memory import FIRST_MARGIN, LEAST_RATIO, Picture, bytes_per_pixel, pipeline_bytes, preparing_bytes
+from heygemd.core.memory import (
+    FIRST_MARGIN,
+    LEAST_RATIO,
+    Picture,
+    bytes_per_pixel,
+    mib,
+    pipeline_bytes,
+    preparing_bytes,
+)
 from heygemd.engines.base import LipSyncEngine, MemoryQuery, PrepareQuery
 from heygemd.media.probe import scaled
 
-_MIB = 1 << 20
 _SIDES = (3840, 2560, 1920, 1280, 960, 640)
 """Values of `resolution_limit` that a refusal may propose."""
 
@@ -41,8 +48,8 @@ def require_device(
         return
     most, needed = max(rooms.values()), min(least.values())
     raise CannotFitError(
-        f"a {video.width}x{video.height} render by {engine.name} takes at least {_in_mib(needed)} MiB, frame by frame "
-        f"and with the smallest face; no device here can ever give more than {_in_mib(most)} MiB",
+        f"a {video.width}x{video.height} render by {engine.name} takes at least {mib(needed)} MiB, frame by frame "
+        f"and with the smallest face; no device here can ever give more than {mib(most)} MiB",
         remedy=_remedy(engine, video, rooms, ceiling, instead),
         case="memory",
         needed_bytes=needed,
@@ -83,7 +90,7 @@ def _remedy(
             ways.append(f"set `resolution_limit: {side}` in the job")
             break
     device = min(usual_bytes(engine, video, kind) for kind in rooms)
-    ways.append(f"give the daemon a device that offers {_in_mib(device)} MiB to renders")
+    ways.append(f"give the daemon a device that offers {mib(device)} MiB to renders")
     if "cpu" not in rooms and usual_bytes(engine, video, "cpu") <= ceiling.host_bytes:
         ways.append("let the CPU render it (scheduler.cpu_fallback)")
     if instead is not None and instead[0].name != engine.name:
@@ -114,8 +121,8 @@ def require_preparing_room(
         if LEAST_RATIO * needed > ceiling.host_bytes:
             raise CannotFitError(
                 f"preparing {speech_seconds / 3600:.1f} h of speech over {video.num_frames} frames of {video.width}x"
-                f"{video.height} takes {_in_mib(needed)} MiB of RAM; this machine's jobs may have "
-                f"{_in_mib(ceiling.host_bytes)} MiB at most",
+                f"{video.height} takes {mib(needed)} MiB of RAM; this machine's jobs may have "
+                f"{mib(ceiling.host_bytes)} MiB at most",
                 remedy="Cut the recording into shorter ones, or raise scheduler.cpu_memory_mib, or the memory limit of "
                 "the machine or container (MemoryMax).",
                 case="memory",
@@ -125,7 +132,3 @@ def require_preparing_room(
         needed = min(needed, ceiling.host_bytes)  # the formula may be too careful: it is tried with all there is
     if 0 < reserved_bytes < needed:
         raise MoreRoomNeededError(needed)
-
-
-def _in_mib(count: int) -> int:
-    return -(-count // _MIB)

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from heygemd.cluster.node import start_command
-from heygemd.cluster.resources import MOST_BUNDLES, bundles, demand, mib, offered
+from heygemd.cluster.resources import MOST_BUNDLES, bundles, demand, offered
 from heygemd.core.capacity import Device
 from heygemd.core.errors import ConfigError, UsageError
+from heygemd.core.memory import mib
 from heygemd.core.settings import RaySettings, SchedulerSettings
 
 GIB = 2**30
