@@ -8,6 +8,7 @@ import time
 import unicodedata
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.speech(tmp_path_factory.mktemp("voice") / "voice.wav", "Good morning Bob.")
 
 
-def check_receipt(daemon: Daemon, job: str) -> dict[str, object]:
+def check_receipt(daemon: Daemon, job: str) -> dict[str, Any]:
     """The receipt tells the truth about the files beside it."""
     import hashlib
 
@@ -58,7 +59,7 @@ def test_pairs_text_manifests_and_batches_in_one_inbox(tmp_path: Path, clip: Pat
     plain = unicodedata.normalize("NFC", name)
     receipt = check_receipt(daemon, plain)
     assert receipt["state"] == "done"
-    item = receipt["items"][0]  # type: ignore[index]
+    item = receipt["items"][0]
     assert item["engine"] == "rewrite"
     video = daemon.root / "outbox" / plain / f"{plain}.mp4"
     facts = media.probe(video)
@@ -133,7 +134,7 @@ def test_killed_in_the_middle_it_goes_on_with_the_unfinished_segments(tmp_path: 
         assert before < set(done)
         receipt = check_receipt(daemon, "talk")
         assert receipt["state"] == "done"
-        assert set(done) | durable == set(range(receipt["items"][0]["segments"]))  # type: ignore[index]
+        assert set(done) | durable == set(range(receipt["items"][0]["segments"]))
         assert daemon.events("job.resumed")
 
 

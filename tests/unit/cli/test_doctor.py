@@ -268,7 +268,7 @@ LANDMARKS_TOLD = ("landmarks from", "no landmarks", "rewrite's jobs will fail")
 
 def test_whether_landmarks_are_in_use_is_told(layout: Layout) -> None:
     def told(**engines: str) -> tuple[str, str, str]:
-        settings = settings_of(layout, engines=EngineSettings(**engines))  # type: ignore[arg-type] # as from a file
+        settings = settings_of(layout, engines=EngineSettings.model_validate(engines))
         (found,) = [f for f in machine.check_machine(settings) if f.message.startswith(LANDMARKS_TOLD)]
         return found.level, found.message, found.remedy
 
