@@ -219,6 +219,13 @@ class EngineSettings(Section):
     checkpoint_dir: Annotated[
         str, Field(description="folder of the operator's checkpoints; empty = STATE/checkpoints")
     ] = ""
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "int8"],
+        Field(
+            description="what networks compute in. auto: the fastest that is close enough; "
+            "int8: on CPUs, where a network takes it"
+        ),
+    ] = "auto"
     face_detector: Annotated[
         Literal["cascade", "s3fd", "retinaface", "scrfd", "blazeface", "blazeface_back", "yunet"],
         Field(description="cascade is always there; the others find harder faces, slower, with the operator's weights"),

@@ -131,6 +131,16 @@ class Analyser(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Computed:
+    """How a renderer computes. `precision`, and `why` it is another one than was asked for; `remade_frames`: so many
+    were made twice so far, because the first time was not exact enough."""
+
+    precision: str
+    why: str = ""
+    remade_frames: int = 0
+
+
 class Renderer(Protocol):
     """Pass 2. Holds the model on its device until `close`. `box` and `render` keep nothing from call to call, and
     several threads call `render` at once."""
@@ -142,6 +152,8 @@ class Renderer(Protocol):
     def render(self, regions: Sequence[Region]) -> list[Patch]:
         """One patch for each region, of the same height and width."""
         ...
+
+    def computed(self) -> Computed: ...
 
     def close(self) -> None: ...
 
@@ -155,7 +167,6 @@ class LipSyncEngine(Protocol):
 
     name: ClassVar[str]
     description: ClassVar[str]
-    precisions: ClassVar[tuple[str, ...]]
     needs_checkpoint: ClassVar[bool]
     uses_landmarks: ClassVar[bool]
 
@@ -164,6 +175,10 @@ class LipSyncEngine(Protocol):
     @property
     def variant(self) -> str:
         """Of the network that `availability` found, as `Analysis.summary` will name it; "" where there is but one."""
+        ...
+
+    def precisions(self, kind: str, options: Options) -> tuple[str, ...]:
+        """What a device of that kind (cpu, cuda) can compute in, the best first."""
         ...
 
     def memory_bytes(self, query: MemoryQuery) -> int:

@@ -55,7 +55,7 @@ FIELDS: dict[str, Field] = {
         Field("frames", "heygemd.frames", "output frames"),
         Field("segments", "heygemd.segments", "number of segments"),
         Field("batch", "heygemd.batch", "frames that the model gets at once"),
-        Field("precision", "heygemd.precision", "float32, float16, bfloat16"),
+        Field("precision", "heygemd.precision", "float32, bfloat16, int8"),
         Field("predicted_bytes", "heygemd.memory.predicted_bytes", "peak memory that was reserved"),
         Field("measured_bytes", "heygemd.memory.measured_bytes", "peak memory that was measured"),
         Field("free_bytes", "heygemd.disk.free_bytes", "room on the named disk"),
@@ -251,6 +251,13 @@ _EVENTS = (
         ("job", "segment"),
         ("duration_seconds", "frames", "measured_bytes", "predicted_bytes", "batch", "precision", "step_seconds"),
         "success",
+    ),
+    Event(
+        "precision.changed",
+        "info",
+        "job {job}: computed in {precision}: {reason}",
+        ("job", "precision", "reason"),
+        ("segment", "device"),
     ),
     Event(
         "segment.failed",

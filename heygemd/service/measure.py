@@ -15,6 +15,7 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import CannotFitError, HeygemdError
 from heygemd.core.fit import SOURCE_FRAMES, Fit, Shape, batches_for
 from heygemd.core.memory import Load, Picture, size_class
+from heygemd.core.options import Options
 from heygemd.core.plan import BATCHES
 from heygemd.engines.base import MemoryQuery
 from heygemd.gpu.devices import cpu_device, devices
@@ -23,7 +24,14 @@ from heygemd.service.planning import best_batch
 from heygemd.service.setup import make_calibration, make_executor
 from heygemd.spool.layout import Layout
 from heygemd.spool.lock import daemon_lock
-from heygemd.work.choose import EngineChoice, best_batch_of, checkpoint_id, choose_engine, device_kinds_of
+from heygemd.work.choose import (
+    EngineChoice,
+    best_batch_of,
+    checkpoint_id,
+    choose_engine,
+    device_kinds_of,
+    precisions_of,
+)
 from heygemd.work.item import ItemFolder
 from heygemd.work.local import LocalExecutor
 
@@ -59,7 +67,7 @@ def calibrate_here(
         try:
             rows = []
             for device in targets:
-                made = pass_of(choice, wanted, device)
+                made = pass_of(choice, wanted, device, settings.engines.precision)
                 values = _run(made, executor, device, settings, ItemFolder(Path(work)), on_progress)
                 fit = Calibrating(store, device.threads, lambda *_args, **_fields: None).learn(made, values)
                 rows.append(_row(made, device, fit, values))
@@ -69,9 +77,10 @@ def calibrate_here(
     return {"engine": choice.engine.name, "engine_reason": choice.reason, "passes": rows, "path": str(store.path)}
 
 
-def pass_of(choice: EngineChoice, wanted: Wanted, device: Device) -> Pass:
-    """The pass for an engine in its first precision on that device."""
-    engine, precision = choice.engine, choice.engine.precisions[0]
+def pass_of(choice: EngineChoice, wanted: Wanted, device: Device, precision: str = "auto") -> Pass:
+    """The pass for an engine on that device. `precision`: as in the settings."""
+    engine = choice.engine
+    precision = precisions_of(engine, device.kind, Options(), precision)[0]
     video = VideoInfo(wanted.width, wanted.height, _RATE, SOURCE_FRAMES, SOURCE_FRAMES / 25, "yuv420p")
     analysis, _ = engine.stand_in(video, wanted.region, 1)
     variant = str(analysis.summary.get("variant", ""))

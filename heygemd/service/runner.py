@@ -307,6 +307,16 @@ class TaskRunner:
     def _rendered(self, running: Running, values: dict[str, Any], context: dict[str, Any]) -> None:
         item, choice = running.item, running.choice
         assert choice is not None  # noqa: S101 - a render
+        precision, why = values.get("precision") or choice.precision, values.get("precision_why")
+        if why and not any(stats.get("precision_why") for stats in item.segment_stats.values()):
+            self._log(
+                "precision.changed",
+                **context,
+                precision=precision,
+                reason=why,
+                segment=running.number,
+                device=running.device.name,
+            )
         item.done_segments.add(running.number)
         item.segment_stats[running.number] = values
         measured = values["peak_bytes"] if choice.kind == "cpu" else values.get("device_peak_bytes")
@@ -319,7 +329,7 @@ class TaskRunner:
             duration_seconds=values["seconds_total"],
             step_seconds=values["seconds"],
             batch=choice.batch,
-            precision=choice.precision,
+            precision=precision,
             predicted_bytes=choice.predicted_bytes,
             measured_bytes=measured or values["peak_bytes"],
         )

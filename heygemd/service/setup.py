@@ -30,6 +30,7 @@ def task_settings(settings: Settings) -> TaskSettings:
         face_detector_file=settings.face_detector_file,
         landmarks=settings.engines.landmarks,
         landmarks_file=settings.landmarks_file,
+        precision=settings.engines.precision,
         cpu_only=settings.engines.cpu_only,
         provenance=settings.provenance,
         max_active_seconds_per_folder=settings.inbox.max_active_seconds_per_folder,

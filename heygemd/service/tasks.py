@@ -36,6 +36,7 @@ class TaskSettings:
     face_detector_file: Path | None = None
     landmarks: str = "auto"
     landmarks_file: Path | None = None
+    precision: str = "auto"
     cpu_only: tuple[str, ...] = ()
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     max_active_seconds_per_folder: float = 0.0
@@ -70,6 +71,7 @@ def prepare_task(
         "face_detector_file": _text(settings.face_detector_file),
         "landmarks": settings.landmarks,
         "landmarks_file": _text(settings.landmarks_file),
+        "precision": settings.precision,
         "device_kinds": list(kinds),
         "cpu_only": list(settings.cpu_only),
         "cards": [asdict(card) for card in cards],

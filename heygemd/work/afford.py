@@ -16,6 +16,7 @@ from heygemd.core.memory import (
     pipeline_bytes,
     preparing_bytes,
 )
+from heygemd.core.options import Options
 from heygemd.engines.base import LipSyncEngine, MemoryQuery, PrepareQuery
 from heygemd.media.probe import scaled
 
@@ -60,12 +61,14 @@ def require_device(
 def least_bytes(engine: LipSyncEngine, video: VideoInfo, kind: str) -> int:
     """What the formulas say of the smallest face, the smallest batch and the best precision: no plan of the clip needs
     less, before anything is measured."""
-    return min(_formula_bytes(engine, video, kind, precision, 1) for precision in engine.precisions)
+    return min(_formula_bytes(engine, video, kind, precision, 1) for precision in engine.precisions(kind, Options()))
 
 
 def usual_bytes(engine: LipSyncEngine, video: VideoInfo, kind: str) -> int:
     """The same of a face whose size is not known, with the margin of a first prediction."""
-    return int((1 + FIRST_MARGIN) * min(_formula_bytes(engine, video, kind, p, 0) for p in engine.precisions))
+    return int(
+        (1 + FIRST_MARGIN) * min(_formula_bytes(engine, video, kind, p, 0) for p in engine.precisions(kind, Options()))
+    )
 
 
 def _formula_bytes(engine: LipSyncEngine, video: VideoInfo, kind: str, precision: str, region_pixels: int) -> int:

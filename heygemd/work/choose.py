@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heygemd.core.errors import EngineUnavailableError
+from heygemd.core.options import Options
 from heygemd.engines.base import LipSyncEngine, engine_names, load_engine
 from heygemd.work.checkpoints import best_checkpoint
 
@@ -53,6 +54,13 @@ def device_kinds_of(engine: LipSyncEngine, kinds: tuple[str, ...], cpu_only: Col
 
     `cpu_only`: as in the settings."""
     return ("cpu",) if engine.name in cpu_only else kinds
+
+
+def precisions_of(engine: LipSyncEngine, kind: str, options: Options, wanted: str) -> tuple[str, ...]:
+    """What devices of that kind may compute in, best first. `wanted`: as in the settings; it holds where the engine has
+    a choice and that is among it."""
+    found = engine.precisions(kind, options)
+    return (wanted,) if wanted in found else found
 
 
 def best_batch_of(engine: LipSyncEngine) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -41,7 +41,7 @@ from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
 from heygemd.work.afford import require_device, require_preparing_room
-from heygemd.work.choose import EMBEDDED, best_batch_of, checkpoint_id, choose_engine, device_kinds_of
+from heygemd.work.choose import EMBEDDED, best_batch_of, checkpoint_id, choose_engine, device_kinds_of, precisions_of
 from heygemd.work.coding import choose_coding
 from heygemd.work.cuts import cut_cost
 from heygemd.work.detector import make_detector
@@ -72,6 +72,7 @@ class PrepareRequest:
     face_detector_file: Path | None = None
     landmarks: str = "auto"
     landmarks_file: Path | None = None
+    precision: str = "auto"
     media: MediaSettings = field(default_factory=MediaSettings)
     cards: tuple[Card, ...] = ()
     cpu_only: tuple[str, ...] = ()
@@ -170,7 +171,8 @@ def _prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Pre
     folder.save_arrays("cuts", {"cost": cut_cost(speech, choice.engine.mouth_speed(motion))})
     clock.lap("motion")
 
-    memory = memory_points(choice.engine, video, kinds, analysis)
+    ways = {kind: precisions_of(choice.engine, kind, request.options, request.precision) for kind in kinds}
+    memory = memory_points(choice.engine, video, ways, analysis)
     on_card = any(point.device == "cuda" for point in memory)
     prepared = Prepared(
         video_path=str(request.video),
@@ -197,9 +199,9 @@ def _prepare(request: PrepareRequest, folder: ItemFolder, report: Report) -> Pre
 
 
 def memory_points(
-    engine: LipSyncEngine, video: VideoInfo, kinds: tuple[str, ...], analysis: Analysis
+    engine: LipSyncEngine, video: VideoInfo, ways: Mapping[str, tuple[str, ...]], analysis: Analysis
 ) -> tuple[MemoryPoint, ...]:
-    """The engine's prediction for every device kind, precision and batch."""
+    """The engine's prediction for every device kind, precision and batch. `ways`: the precisions of each kind."""
     variant = str(analysis.summary.get("variant", ""))
     region = analysis.summary.get("region") or (0, 0)
     pixels = int(region[0] * region[1])
@@ -210,8 +212,8 @@ def memory_points(
             batch,
             engine.memory_bytes(MemoryQuery(kind, precision, batch, video.width, video.height, variant, pixels)),
         )
-        for kind in kinds
-        for precision in engine.precisions
+        for kind, precisions in ways.items()
+        for precision in precisions
         for batch in BATCHES
     )
 

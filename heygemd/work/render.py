@@ -36,13 +36,17 @@ from heygemd.work.streams import Sink, prefetch, side_by_side
 @dataclass
 class SegmentStats:
     """What one segment cost and did; goes to the journal and the receipt. `device`: cpu or cuda. `parameters`: of a
-    card's encoder, a hash of its parameter sets: segments can be joined where it is the same."""
+    card's encoder, a hash of its parameter sets: segments can be joined where it is the same. `precision`: what was
+    computed in, and why that is not what was asked for; `remade_frames`: made twice, the second time in more of it."""
 
     num_frames: int = 0
     passed_frames: int = 0
     device: str = ""
     decoder: str = SOFTWARE
     parameters: str = ""
+    precision: str = ""
+    precision_why: str = ""
+    remade_frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def timed(self, stage: str, since: float) -> float:
@@ -106,11 +110,15 @@ class SegmentRenderer:
         target.parent.mkdir(parents=True, exist_ok=True)
         temp = temp_name(target).with_suffix(".mp4")  # ffmpeg chooses the container by the name
         stats = SegmentStats(device="cpu" if self._card is None else "cuda")
+        remade_before = self._renderer.computed().remade_frames
         try:
             failpoint("render.begin")
             self._encode(segment, temp, batch, stats, report, coding)
             if coding.encoder == NVENC:
                 stats.parameters = parameter_hash(temp)
+            computed = self._renderer.computed()
+            stats.precision, stats.precision_why = computed.precision, computed.why
+            stats.remade_frames = computed.remade_frames - remade_before
             failpoint("render.stats")
             self.folder.save_segment_stats(segment.number, asdict(stats))
             failpoint("render.publish")

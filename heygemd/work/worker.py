@@ -150,6 +150,7 @@ class Worker:
             face_detector_file=_path(values["face_detector_file"]),
             landmarks=values.get("landmarks", "auto"),
             landmarks_file=_path(values.get("landmarks_file")),
+            precision=values.get("precision", "auto"),
             media=MediaSettings.model_validate(values.get("media", {})),
             cards=tuple(Card(**card) for card in values.get("cards", ())),
             cpu_only=tuple(values.get("cpu_only", ())),

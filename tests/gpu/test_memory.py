@@ -12,6 +12,7 @@ import pytest
 from heygemd.core.capacity import Device
 from heygemd.core.fit import Fit, Point, Shape
 from heygemd.core.memory import Calibration, Correction
+from heygemd.core.options import Options
 from heygemd.core.plan import BATCHES
 from heygemd.core.settings import SchedulerSettings
 from heygemd.engines.base import MemoryQuery
@@ -141,7 +142,7 @@ def test_a_real_out_of_memory_walks_the_ladder_and_ends_with_the_right_video(
     whole = Run(free).go(card(), HOST, clip, voice, checkpoint, CalibrationStore(None, {}), scheduler=scheduler)
 
     lying = CalibrationStore(None, {})
-    family = f"wav2lip/hd256@{checkpoint_name(checkpoint)}/cuda/{Wav2LipEngine.precisions[0]}"
+    family = f"wav2lip/hd256@{checkpoint_name(checkpoint)}/cuda/{Wav2LipEngine().precisions('cuda', Options())[0]}"
     lying.calibration = Calibration({f"{family}/any/any": Correction(0.1, 0.0, 5)})
     formula = {b: Wav2LipEngine().memory_bytes(query(b)) for b in (4, 64)}
     leave = (formula[4] + formula[64]) // 2  # small batches fit, the largest does not
@@ -161,7 +162,7 @@ def test_a_real_out_of_memory_walks_the_ladder_and_ends_with_the_right_video(
 
 
 def query(batch: int) -> MemoryQuery:
-    return MemoryQuery("cuda", Wav2LipEngine.precisions[0], batch, CLIP_SIZE, CLIP_SIZE, "hd256")
+    return MemoryQuery("cuda", Wav2LipEngine().precisions("cuda", Options())[0], batch, CLIP_SIZE, CLIP_SIZE, "hd256")
 
 
 def checkpoint_name(path: Path) -> str:

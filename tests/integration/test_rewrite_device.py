@@ -91,7 +91,7 @@ def test_the_plan_is_for_the_card(folder: ItemFolder) -> None:
     assert plan.batch == 8, "more would only take the host's RAM"
     assert 600 < plan.predicted_bytes / 2**20 < 800
     analysis = Analysis({}, prepared.summary)
-    both = memory_points(load_engine("rewrite"), prepared.video, ("cpu", "cuda"), analysis)
+    both = memory_points(load_engine("rewrite"), prepared.video, {"cpu": ("float32",), "cuda": ("float32",)}, analysis)
     plan = plan_item(replace(prepared, memory=both), folder, [CPU, CARD], SchedulerSettings())
     assert set(plan.needs) == {"cpu", "cuda"}
 

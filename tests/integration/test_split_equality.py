@@ -12,6 +12,8 @@ from heygemd.core.options import Options
 from heygemd.core.plan import Segment
 from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.engines.base import engine_names
+from heygemd.engines.wav2lip.memory import cpu_has_int8
+from heygemd.engines.wav2lip.seeded import save_seeded
 from heygemd.engines.wav2lip.variants import variant_named
 from heygemd.work.item import ItemFolder, Prepared
 from heygemd.work.prepare import PrepareRequest, prepare
@@ -50,9 +52,6 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch")
-    from heygemd.engines.wav2lip.seeded import save_seeded
-
     return save_seeded(variant_named("compressed96"), tmp_path_factory.mktemp("weights") / "w.pth")
 
 
@@ -101,6 +100,20 @@ def test_a_split_render_equals_the_whole(name: str, tmp_path: Path, clip: Path, 
     for cuts, batch in zip(CUTS, BATCHES, strict=True):
         split = frames_of(tmp_path, [0, *cuts, prepared.num_frames], batch, precision)
         assert split == whole, f"cut at {cuts}, batch {batch}: {[i for i, f in enumerate(whole) if split[i] != f]}"
+
+
+@pytest.mark.skipif(not cpu_has_int8(), reason="this CPU has no VNNI")
+def test_a_render_in_8_bits_is_the_same_in_pieces(tmp_path: Path, clip: Path, voice: Path) -> None:
+    weights = save_seeded(variant_named("classic96"), tmp_path / "classic96.pth")
+    item = tmp_path / "item"
+    prepared = prepared_item(item, clip, voice, weights, {"engine": "wav2lip"})
+    assert prepared.memory[0].precision == "int8", "the best where nothing else is wanted"
+    whole = frames_of(item, [0, prepared.num_frames], 4, "int8")
+    stats = ItemFolder(item).load_segment_stats(0)
+    assert stats is not None and (stats["precision"], stats["precision_why"]) == ("int8", "")
+    for cuts, batch in zip(CUTS, BATCHES, strict=True):
+        assert frames_of(item, [0, *cuts, prepared.num_frames], batch, "int8") == whole, cuts
+    assert frames_of(item, [0, prepared.num_frames], 4, "bfloat16") != whole, "it was not 8 bits"
 
 
 def test_a_still_image_blinks_and_breathes_the_same_in_pieces(tmp_path: Path, voice: Path, checkpoint: Path) -> None:

@@ -36,7 +36,6 @@ class RewriteEngine:
 
     name: ClassVar[str] = "rewrite"
     description: ClassVar[str] = "warps the person's own mouth; needs no checkpoint"
-    precisions: ClassVar[tuple[str, ...]] = ("float32",)
     needs_checkpoint: ClassVar[bool] = False
     uses_landmarks: ClassVar[bool] = True
     best_batch: ClassVar[dict[str, int]] = {"cpu": 8, "cuda": 8}
@@ -46,6 +45,9 @@ class RewriteEngine:
 
     def availability(self, checkpoint: Path | None) -> Availability:
         return Availability(True, "always available: it needs nothing but the installed packages")
+
+    def precisions(self, kind: str, options: Options) -> tuple[str, ...]:
+        return ("float32",)
 
     def memory_bytes(self, query: MemoryQuery) -> int:
         region = query.region_pixels or query.width * query.height // 3

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import Box, VideoInfo
-from heygemd.engines.base import Analysis, Patch, Region
+from heygemd.engines.base import Analysis, Computed, Patch, Region
 from heygemd.engines.rewrite import light
 from heygemd.engines.rewrite.canvas import HOST, Canvas, Pixels
 from heygemd.engines.rewrite.inside import KEY_BOX
@@ -90,6 +90,9 @@ class RewriteRenderer:
         """Raises OutOfMemoryError."""
         draw = self._speaking if self._life is None else partial(self._alive, self._life)
         return [self._canvas.run(partial(draw, region)) for region in regions]
+
+    def computed(self) -> Computed:
+        return Computed("float32")
 
     def close(self) -> None:
         self._shots.clear()

@@ -24,8 +24,8 @@ from heygemd.engines.base import (
     Renderer,
     Speech,
 )
-from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, predict_prepare_bytes, preferred_precisions
-from heygemd.engines.wav2lip.variants import Variant, recognise
+from heygemd.engines.wav2lip.memory import BEST_BATCH, precisions, predict_bytes, predict_prepare_bytes
+from heygemd.engines.wav2lip.variants import HD256, Variant, recognise
 from heygemd.weights.container import read_shapes, strip_prefix
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ class Wav2LipEngine:
 
     name: ClassVar[str] = "wav2lip"
     description: ClassVar[str] = "the Wav2Lip networks (96, compressed, 256, 288), with the operator's checkpoint"
-    precisions: ClassVar[tuple[str, ...]] = preferred_precisions()
     needs_checkpoint: ClassVar[bool] = True
     uses_landmarks: ClassVar[bool] = False
     best_batch: ClassVar[dict[str, int]] = BEST_BATCH
@@ -76,6 +75,9 @@ class Wav2LipEngine:
     @property
     def variant(self) -> str:
         return "" if self._variant is None else self._variant.name
+
+    def precisions(self, kind: str, options: Options) -> tuple[str, ...]:
+        return precisions(kind, self._variant or HD256, reference=options.reference)
 
     def memory_bytes(self, query: MemoryQuery) -> int:
         return predict_bytes(query)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -58,16 +60,24 @@ class Generator(nn.Module):
         self.output_block = nn.Sequential(ConvBlock(last), nn.Conv2d(last.outputs, 3, 1), nn.Sigmoid())
 
     def forward(self, mel: Tensor, face: Tensor, first_row: int = 0) -> Tensor:
+        return self.decode(self.audio_encoder(mel), self.encode_face(face), first_row)
+
+    def encode_face(self, face: Tensor) -> list[Tensor]:
+        """The features of every size, the largest picture first."""
         features: list[Tensor] = []
         for block in self.face_encoder_blocks:
             face = block(face)
             features.append(face)
-        x: Tensor = self.audio_encoder(mel)
-        row = 0  # of the whole, where x begins
+        return features
+
+    def decode(self, audio: Tensor, features: Sequence[Tensor], first_row: int = 0) -> Tensor:
+        """`audio`: what the audio encoder made of the mel, (B, C, 1, 1)."""
+        x, row = audio, 0  # the row of the whole where x begins
         starts, strides = decoder_starts(self.variant, first_row), row_strides(self.variant)
-        for block, start, stride in zip(self.face_decoder_blocks, starts, strides, strict=True):
+        blocks = zip(self.face_decoder_blocks, reversed(features), starts, strides, strict=True)
+        for block, feature, start, stride in blocks:
             x = block(x)[:, :, start - row * stride :]
-            x = torch.cat((x, features.pop()[:, :, start:]), dim=1)
+            x = torch.cat((x, feature[:, :, start:]), dim=1)
             row = start
         out: Tensor = self.output_block(x)
         return out[:, :, first_row - row :]

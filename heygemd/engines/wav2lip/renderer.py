@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heygemd.core.clip import Box
-from heygemd.engines.base import Analysis, Patch, Region
+from heygemd.engines.base import Analysis, Computed, Patch, Region
 from heygemd.engines.wav2lip import blend
 from heygemd.engines.wav2lip.variants import MEL_COLUMNS
 
@@ -22,6 +22,8 @@ class Network(Protocol):
     """What the renderer needs of `runtime.Runtime`. The blend asks it for the rows from `blend.first_row` on alone."""
 
     def __call__(self, mel: NDArray[np.float32], crops: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+    def computed(self) -> Computed: ...
 
 
 class _Base:
@@ -38,6 +40,9 @@ class _Base:
         self._frame = (width, height)
         self._network = network
         self._size = size
+
+    def computed(self) -> Computed:
+        return self._network.computed()
 
     def close(self) -> None:
         del self._network

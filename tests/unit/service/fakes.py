@@ -48,6 +48,7 @@ class FakeExecutor:
         self.cancelled: list[str] = []
         self.closed = False
         self.waits: list[float] = []  # of each poll, in seconds
+        self.render_values: dict[str, Any] = {}  # what renders say beside the usual
         self.prepare_bytes = 0  # what preparing takes, as a worker's probe would find
         self.reserved: dict[str, list[int]] = {}  # by task, for every try
 
@@ -81,6 +82,7 @@ class FakeExecutor:
             folder.segment(segment["number"]).write_bytes(b"segment")
             frames = segment["stop_frame"] - segment["first_frame"]
             values |= {"num_frames": frames, "passed_frames": 0, "device": "cpu", "seconds": {"generate": 0.5}}
+            values |= self.render_values
         else:
             (folder.result / "video.mp4").write_bytes(b"video")
             (folder.result / "sheet.jpg").write_bytes(b"sheet")

@@ -65,6 +65,31 @@ def test_the_receipt_adds_up_the_stages(rig: Rig) -> None:
     assert item["peak_mib"] == 5
 
 
+def test_what_was_computed_in_another_precision_is_told_once_and_stands_in_the_receipt(rig: Rig) -> None:
+    rig.executor.render_values = {
+        "precision": "bfloat16",
+        "precision_why": "in int8 it gives 36 dB",
+        "remade_frames": 3,
+    }
+    rig.submit()
+    rig.run()
+    (told,) = [fields for event, fields in rig.events if event == "precision.changed"]
+    assert told["precision"] == "bfloat16" and told["reason"] == "in int8 it gives 36 dB"
+    assert {f["precision"] for event, f in rig.events if event == "segment.finished"} == {"bfloat16"}
+    item = rig.door.delivered[0][3]["items"][0]
+    assert item["precision"] == "bfloat16" and item["precision_why"] == "in int8 it gives 36 dB"
+    assert item["frames_remade"] == 12, "three of each of four segments"
+
+
+def test_what_was_computed_as_planned_needs_no_words(rig: Rig) -> None:
+    rig.executor.render_values = {"precision": "float32", "precision_why": "", "remade_frames": 0}
+    rig.submit()
+    rig.run()
+    assert not [event for event, _ in rig.events if event == "precision.changed"]
+    item = rig.door.delivered[0][3]["items"][0]
+    assert (item["precision"], item["precision_why"], item["frames_remade"]) == ("float32", "", 0)
+
+
 def failing(kind: str, error: HeygemdError, until_try: int = 10**6):  # type: ignore[no-untyped-def]
     def script(task: Task, attempt: int) -> HeygemdError | None:
         return error if task.kind == kind and attempt <= until_try else None

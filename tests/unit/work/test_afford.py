@@ -71,7 +71,12 @@ def after_pass_1(engine: LipSyncEngine, video: VideoInfo, region: tuple[int, int
         speech_seconds=frames / 25,
         phones=None,
         language=None,
-        memory=memory_points(engine, video, ("cpu", "cuda"), Analysis({}, summary)),
+        memory=memory_points(
+            engine,
+            video,
+            {kind: engine.precisions(kind, Options()) for kind in ("cpu", "cuda")},
+            Analysis({}, summary),
+        ),
         summary=summary,
         seconds={},
     )
@@ -104,7 +109,7 @@ def test_the_bound_is_never_above_what_a_plan_predicts(
     region = (max(1, int(width * share[0])), max(1, int(height * share[1])))
     memory = ItemMemory(after_pass_1(engine, video, region, frames), Calibration(), threads)
     least = least_bytes(engine, video, kind)
-    for precision in engine.precisions:
+    for precision in engine.precisions(kind, Options()):
         assert 0 < least <= memory.formula_bytes(kind, precision, batch)
         assert least <= memory.estimate(kind, precision, batch).predicted_bytes
     assert least <= usual_bytes(engine, video, kind)
@@ -127,7 +132,7 @@ def test_nothing_is_refused_that_the_planner_would_take(
     """Whatever has been measured, down to the smallest face: what is refused early, the planner refuses too."""
     video = clip(*size)
     prepared = after_pass_1(engine, video, (16, 16), 100)
-    load = Load(engine.name, engine.variant, "cuda", engine.precisions[0], "1080p", 1)
+    load = Load(engine.name, engine.variant, "cuda", engine.precisions("cuda", Options())[0], "1080p", 1)
     calibration = Calibration().learn(load, 1000 * MIB, int(1000 * MIB * ratio))
     card = Device("cuda:0", "cuda", budget_mib * MIB, int(budget_mib * MIB * 0.9), slots=2)
     ceiling = ceiling_of([card], HOST, SchedulerSettings(), calibration)
