@@ -100,57 +100,61 @@ class Int8Decoder:
         self._first_row = first_row
         self._starts, self._strides = decoder_starts(net.variant, first_row), row_strides(net.variant)
         blocks = net.variant.decoder_blocks
-        # Channel scales of what each block gives and of what it is joined with.
+        after = [*(block[0] for block in blocks[1:]), net.variant.output_layer]
+        # Scales of the channels that each block gives, and of those of the face that it is joined with.
         made = [_equalised(torch.stack([seen[layer.path].after for layer in block]).amax(0)) for block in blocks]
-        joined = []
-        for number, block in enumerate(blocks):
-            after = (*blocks, (net.variant.output_layer,))[number + 1][0]
-            joined.append(_equalised(seen[after.path].before[block[-1].outputs :]))
+        beside = [
+            _equalised(seen[layer.path].before[block[-1].outputs :]) for block, layer in zip(blocks, after, strict=True)
+        ]
         step = MARGIN / 255
-        self._into: list[Tensor] = []
-        self._layers: list[list[_Layer]] = []
-        whole = torch.cat((made[FIRST_INT8_BLOCK - 1], joined[FIRST_INT8_BLOCK - 1]))
-        for number in range(FIRST_INT8_BLOCK, len(blocks)):
-            self._into.append(_over(whole if number == FIRST_INT8_BLOCK else joined[number - 1], step))
+        joined = torch.cat((made[FIRST_INT8_BLOCK - 1], beside[FIRST_INT8_BLOCK - 1]))
+        self._enter = _over(joined, step)
+        self._blocks: list[_Block] = []
+        for number, block in enumerate(blocks[FIRST_INT8_BLOCK:], start=FIRST_INT8_BLOCK):
             layers = []
-            scale, channels = step, whole
-            for place, layer in enumerate(blocks[number]):
-                last = place == len(blocks[number]) - 1
-                # Only the joined tensor has to share its scale with what it is joined with.
-                largest = 1.0 if last else float((seen[layer.path].after / made[number]).amax())
+            scale, channels = step, joined
+            for layer in block:
+                # Only what is joined has to share its scale with what it is joined with.
+                largest = 1.0 if layer is block[-1] else float((seen[layer.path].after / made[number]).amax())
                 ends = _Ends(scale, channels, max(largest, LEAST_SHARE) * step, made[number])
                 layers.append(_Layer(layer, weights[layer.path], ends, seen[layer.path].shape))
                 scale, channels = ends.after, made[number]
-            self._layers.append(layers)
-            whole = torch.cat((made[number], joined[number]))
-        self._into.append(_over(joined[-1], step))
+            self._blocks.append(_Block(tuple(layers), _over(beside[number], step)))
+            joined = torch.cat((made[number], beside[number]))
         output = net.variant.output_layer
-        ends = _Ends(step, whole, 1.0, None)
+        ends = _Ends(step, joined, 1.0, None)
         self._output = _Layer(output, weights[output.path], ends, seen[output.path].shape)
 
     def __call__(self, audio: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As `Generator.decode`, in float32; and (B,) bool: frames that went beyond the scales."""
-        x, row = audio, 0
         peaks: list[Tensor] = []
 
         def note(whole: Tensor) -> Tensor:
             peaks.append(whole.amax((1, 2, 3)))
             return whole
 
-        for number, (start, stride) in enumerate(zip(self._starts, self._strides, strict=True)):
-            feature = features[-1 - number][:, :, start:]
-            if number < FIRST_INT8_BLOCK:
-                x = torch.cat((self._small[number](x)[:, :, start - row * stride :], feature), dim=1)
-                if number == FIRST_INT8_BLOCK - 1:
-                    x = note(_quantised(x, self._into[0]))
-            else:
-                for layer in self._layers[number - FIRST_INT8_BLOCK]:
-                    x = note(layer(x))
-                beside = note(_quantised(feature, self._into[number - FIRST_INT8_BLOCK + 1]))
-                x = torch.cat((x[:, :, start - row * stride :], beside), dim=1)
+        x, row = audio, 0
+        steps = list(zip(reversed(features), self._starts, self._strides, strict=True))
+        for small, (feature, start, stride) in zip(self._small, steps, strict=False):
+            x = torch.cat((small(x)[:, :, start - row * stride :], feature[:, :, start:]), dim=1)
+            row = start
+        x = note(_quantised(x, self._enter))
+        for block, (feature, start, stride) in zip(self._blocks, steps[FIRST_INT8_BLOCK:], strict=True):
+            for layer in block.layers:
+                x = note(layer(x))
+            face = note(_quantised(feature[:, :, start:], block.beside))
+            x = torch.cat((x[:, :, start - row * stride :], face), dim=1)
             row = start
         out = self._output(x)[:, :, self._first_row - row :]
         return out, (torch.stack(peaks) == 255).any(0)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """`beside`: the factors by which the features of the face that are joined to it become whole numbers."""
+
+    layers: tuple[_Layer, ...]
+    beside: Tensor
 
 
 @dataclass(frozen=True)
