@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from heygemd.core.errors import DiskFullError, FfmpegError, HeygemdError, UnreadableMediaError, WorkerDiedError
 from heygemd.core.heartbeat import beat
@@ -141,6 +141,7 @@ class Child:
         self._on_info = on_info
         self._stall_seconds = stall_seconds
         self._ended_by_us = False
+        self._read_bytes = 0
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -172,13 +173,13 @@ class Child:
     def read_into(self, view: memoryview) -> int:
         """Fill `view` from stdout; returns the bytes read, fewer only at the end of the stream.
 
-        Raises UnreadableMediaError when nothing comes for `stall_seconds`.
+        Raises UnreadableMediaError when it neither says nor reads anything for `stall_seconds`.
         """
         pipe = self._process.stdout
         assert pipe is not None  # noqa: S101 - the caller asked for stdout
         done = 0
         while done < len(view):
-            if not select.select([pipe], [], [], self._stall_seconds)[0]:
+            if not self._comes(pipe, self._stall_seconds, or_reads=True):
                 raise UnreadableMediaError(f"ffmpeg made no progress for {self._stall_seconds:.0f} s")
             count = pipe.readinto(view[done:])  # type: ignore[attr-defined]  # raw FileIO, because bufsize=0
             if not count:
@@ -187,29 +188,32 @@ class Child:
         return done
 
     def read_all(self, max_bytes: int, timeout_seconds: float) -> bytes:
-        """All of stdout, at most `max_bytes`, within the time; a sign of life while it reads, though it says nothing.
-
-        Raises UnreadableMediaError beyond either.
-        """
+        """All of stdout, at most `max_bytes`, within the time. Raises UnreadableMediaError beyond either."""
         pipe = self._process.stdout
         assert pipe is not None  # noqa: S101 - the caller asked for stdout
         end = time.monotonic() + timeout_seconds
-        data, seen = bytearray(), 0
-        while True:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise UnreadableMediaError(f"not understood within {timeout_seconds:.0f} s")
-            if not select.select([pipe], [], [], min(left, _LOOK_SECONDS))[0]:
-                if (count := _read_bytes(self.pid)) != seen:
-                    seen = count
-                    beat()
-                continue
+        data = bytearray()
+        while self._comes(pipe, end - time.monotonic()):
             chunk = pipe.read(1 << 16)
             if not chunk:
                 return bytes(data)
             data += chunk
             if len(data) > max_bytes:
                 raise UnreadableMediaError("describes itself endlessly")
+        raise UnreadableMediaError(f"not understood within {timeout_seconds:.0f} s")
+
+    def _comes(self, pipe: IO[bytes], seconds: float, *, or_reads: bool = False) -> bool:
+        """Whether stdout has something, or its end, within the time. A sign of life while it reads its input and says
+        nothing: what comes before the wanted frames is decoded in silence. `or_reads`: then the time begins anew."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([pipe], [], [], min(left, _LOOK_SECONDS))[0]:
+                return True
+            if (count := _read_bytes(self.pid)) != self._read_bytes:
+                self._read_bytes = count
+                beat()
+                end = time.monotonic() + seconds if or_reads else end
+        return False
 
     def write(self, data: memoryview) -> None:
         """All of `data` to stdin. Raises BrokenPipeError when the process is gone."""

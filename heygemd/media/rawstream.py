@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from heygemd.core.clip import VideoInfo
 from heygemd.core.coding import Card
 from heygemd.core.errors import FfmpegError, UnreadableMediaError
+from heygemd.core.heartbeat import beat
 from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url, passthrough_options
 
 # showinfo prints a frame's line in pieces, and decoder threads may complain between them
@@ -70,6 +71,7 @@ class RawStream:
             count = self.child.read_into(buffer.data)
         except UnreadableMediaError as error:
             raise UnreadableMediaError(f"{self._name}: {error.message}") from error
+        beat()  # frames before the wanted ones are no progress to anybody
         if count < self._frame_bytes:
             self._raise_if_killed()
             return None

@@ -1,8 +1,10 @@
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from heygemd.core import heartbeat
 from heygemd.core.errors import DiskFullError, FfmpegError, UnreadableMediaError
 from heygemd.media.ffmpeg import Child, image_demuxer, input_options, input_url
 
@@ -46,6 +48,35 @@ def test_a_child_that_stands_still_is_given_up() -> None:
         pytest.raises(UnreadableMediaError, match="no progress"),
     ):
         child.read_into(memoryview(bytearray(10)))
+
+
+def test_a_child_that_reads_in_silence_is_alive(tmp_path: Path) -> None:
+    """A clip that does not seek: hours may be decoded before the first wanted frame."""
+    (tmp_path / "long").write_bytes(b"x" * 4096)
+    code = f"""import time
+with open({str(tmp_path / "long")!r}, "rb", buffering=0) as file:
+    while file.read(64):
+        time.sleep(0.1)
+print("here", end="", flush=True)"""
+    beats: list[float] = []
+    heartbeat.listen(lambda: beats.append(time.monotonic()))
+    try:
+        got = bytearray(4)
+        with Child(python(code), stall_seconds=3.0) as child:
+            assert child.read_into(memoryview(got)) == 4, "it says nothing for more than twice as long"
+    finally:
+        heartbeat.listen(None)
+    assert got == b"here"
+    assert len(beats) >= 3
+
+
+def test_what_must_be_told_in_time_is_not_waited_for_because_it_reads(tmp_path: Path) -> None:
+    code = """import time
+while True:
+    open("/proc/self/stat", "rb").read()
+    time.sleep(0.05)"""
+    with Child(python(code)) as child, pytest.raises(UnreadableMediaError, match="within 2 s"):
+        child.read_all(100, 2.0)
 
 
 def test_leaving_kills_the_child() -> None:
