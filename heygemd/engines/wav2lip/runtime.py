@@ -144,10 +144,11 @@ class Runtime:
         with int8.watched(self._net) as seen:
             for seed in range(_SAMPLE_BATCHES):
                 self._forward(*self._samples(seed))
-        wide = self._forward(*self._samples(_SAMPLE_BATCHES))
+        others = self._samples(_SAMPLE_BATCHES)
+        wide = self._forward(*others)
         self._narrow = int8.Int8Decoder(self._net, weights, seen, self._first_row)
         self._count = _Count()
-        narrow = self._forward(*self._samples(_SAMPLE_BATCHES))
+        narrow = self._forward(*others)
         worst_db = float(-10 * torch.log10((narrow - wide).square().mean((1, 2, 3)).max().clamp_min(1e-12)))
         if self._count.remade:
             self._why = "other samples go beyond what the scales of int8 were taken from"

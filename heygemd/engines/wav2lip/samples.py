@@ -6,6 +6,7 @@ other side, blurred and noisy. The sound is a voice of harmonics and hiss that c
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import as_file, files
 
 import cv2
@@ -30,7 +31,7 @@ def sample_inputs(size: int, count: int, seed: int = 0) -> tuple[Array, Array]:
         raise RuntimeError("scikit-image lacks its astronaut; install heygemd again")
     face = cv2.resize(portrait[_FACE], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     crops = np.stack([_in_other_light(face, draw) for _ in range(count)])
-    heard = mel_spectrogram(_voice(draw))
+    heard = _heard()
     first = draw.integers(0, int(_SECONDS * COLUMNS_PER_SECOND) - MEL_COLUMNS, count)
     return np.stack([heard[:, start : start + MEL_COLUMNS] for start in first]).astype(np.float32), crops
 
@@ -44,6 +45,14 @@ def _in_other_light(face: Array, draw: np.random.Generator) -> Array:
         seen = cv2.GaussianBlur(seen, (0, 0), len(face) / 96)
     noisy = seen + draw.normal(0, draw.uniform(0, 0.03), face.shape)
     return np.clip(noisy, 0, 1).astype(np.float32)
+
+
+@cache
+def _heard() -> Array:
+    """(80, T): the mel of all samples, which take windows of it."""
+    heard = mel_spectrogram(_voice(np.random.default_rng(0)))
+    heard.setflags(write=False)
+    return heard
 
 
 def _voice(draw: np.random.Generator) -> Array:
