@@ -33,6 +33,24 @@ LEAST_SHARE = 1 / 256
 _ONE, _NONE = [1, 1], [0, 0]
 
 
+_ARGUMENTS = (
+    *("qx", "x_scale", "x_zero_point", "qw", "w_scale", "w_zero_point", "qaccum", "bias"),
+    *("stride", "padding", "dilation", "groups", "output_scale", "output_zero_point", "output_dtype"),
+    *("accum_scale", "accum_zero_point", "binary_attr", "alpha", "unary_attr", "unary_scalars", "unary_algorithm"),
+)
+"""Of the operator with a sum, the youngest of the three that are used."""
+
+
+def is_available() -> bool:
+    """Whether this torch has the operators, as they are used here: they are made for its compiler, and nobody promises
+    that they stay."""
+    try:
+        schema = torch.ops.onednn.qconv2d_pointwise.binary._schema
+    except AttributeError:
+        return False
+    return tuple(argument.name for argument in schema.arguments) == _ARGUMENTS
+
+
 @dataclass(frozen=True)
 class Weights:
     """Of one folded layer, in float32."""

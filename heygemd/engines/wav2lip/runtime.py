@@ -187,8 +187,10 @@ def _possible(precision: str, device: str, variant: Variant) -> tuple[str, str]:
     if device != "cpu" or not takes_int8(variant):
         wide = wide_precision() if device == "cpu" else "bfloat16"
         return wide, f"{variant.name} is not computed in int8 on {device}"
-    if not cpu_has_int8() or not onednn.is_available():
+    if not cpu_has_int8():
         return wide_precision(), "this CPU does not compute in int8"
+    if not int8.is_available():
+        return wide_precision(), f"torch {torch.__version__} does not compute in int8 as it is known here"
     return precision, ""
 
 

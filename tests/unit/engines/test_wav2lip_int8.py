@@ -236,6 +236,15 @@ def test_another_machine_than_the_one_that_planned(checkpoint: Path, monkeypatch
     assert computed.why == "this CPU does not compute in int8"
 
 
+@needs_int8
+def test_another_torch_than_the_one_that_is_known(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert int8.is_available()
+    monkeypatch.setattr(int8, "_ARGUMENTS", (*int8._ARGUMENTS, "something_new"))
+    computed = Runtime(checkpoint, "cpu", "int8", ROW).computed()
+    assert computed.precision == wide_precision()
+    assert torch.__version__ in computed.why
+
+
 @pytest.mark.parametrize("prepare", [lambda path: None, lambda path: path])
 def test_a_wish_holds_where_there_is_a_choice(
     prepare: Callable[[Path], Path | None], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
