@@ -116,8 +116,8 @@ def predict_bytes(query: MemoryQuery) -> int:
     """Peak bytes beyond a bare worker. An unknown variant counts as the largest that is common, the 256."""
     names = {variant.name for variant in VARIANTS}
     variant = variant_named(query.variant) if query.variant in names else HD256
-    # int8 keeps the wide network's beside its own, of one byte: measured, 5 % above bfloat16.
-    width_bytes = 2 if query.precision == "bfloat16" else 4
+    wide = wide_precision() if query.precision == "int8" else query.precision
+    width_bytes = 2 if wide == "bfloat16" else 4
     batch = compute_batch(query.device, query.batch)
     activations = activations_of(variant.name) * batch * width_bytes
     weights = weights_of(variant)
@@ -128,7 +128,8 @@ def predict_bytes(query: MemoryQuery) -> int:
     # once they are gone, oneDNN's copies in its own layout take their place). 1.2 to 1.5 times what was measured.
     # A region is at most about a third of the frame, and takes float32 picture, patch and mask: 28 bytes a pixel.
     regions = GROUPS_AT_ONCE * query.batch * (query.region_pixels or query.width * query.height // 3) * 28
-    return 330 * MIB + 12 * weights + 2 * GROUPS_AT_ONCE * activations + regions
+    # int8 keeps its own weights beside, of one byte: measured, 0 to 5 % more in all.
+    return 330 * MIB + (13 if query.precision == "int8" else 12) * weights + 2 * GROUPS_AT_ONCE * activations + regions
 
 
 def predict_prepare_bytes(query: PrepareQuery) -> int:
