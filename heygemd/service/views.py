@@ -148,7 +148,9 @@ def _item_receipt(item: ActiveItem, prepared: Prepared, result: dict[str, Any]) 
         "segments": len(item.plan.segments) if item.plan else 0,
         "device": "+".join(sorted({s["device"] for s in stats if s.get("device")})),
         "batch": item.plan.batch if item.plan else None,
-        "precision": "+".join(sorted({s["precision"] for s in stats if s.get("precision")})),
+        # segments that an older version rendered do not say it
+        "precision": "+".join(sorted({s["precision"] for s in stats if s.get("precision")}))
+        or (plan.precision if plan else None),
         "precision_why": next((s["precision_why"] for s in stats if s.get("precision_why")), ""),
         "frames_remade": sum(s.get("remade_frames", 0) for s in stats),
         **(plan.coding if plan else prepared.coding).to_dict(),

@@ -8,10 +8,11 @@ from heygemd.cli.checks import Finding
 from heygemd.cli.checks.gpu import check_encoder, check_gpus
 from heygemd.config import Settings
 from heygemd.core.errors import CheckpointError, HeygemdError
-from heygemd.engines.base import engine_names, load_engine
+from heygemd.core.options import Options
+from heygemd.engines.base import LipSyncEngine, engine_names, load_engine
 from heygemd.gpu.devices import devices, usable_cores, usable_ram_bytes
 from heygemd.work.checkpoints import verify_folder
-from heygemd.work.choose import choose_engine
+from heygemd.work.choose import choose_engine, device_kinds_of, precisions_of
 from heygemd.work.landmarks import find_landmarks, why_none
 
 _LEAST_RAM_BYTES = 2 * 2**30
@@ -67,7 +68,7 @@ def _landmarks(settings: Settings) -> Finding:
 def _engines(settings: Settings) -> Iterator[Finding]:
     for name in engine_names():
         if load_engine(name).needs_checkpoint:
-            yield _needy(name, settings)
+            yield from _needy(name, settings)
         else:
             state = load_engine(name).availability(None)
             yield Finding("engine", "ok" if state.ok else "fail", f"{name}: {state.reason}", state.remedy)
@@ -81,11 +82,30 @@ def _engines(settings: Settings) -> Iterator[Finding]:
         yield Finding("engine", "fail", error.message, error.remedy)
 
 
-def _needy(name: str, settings: Settings) -> Finding:
+def _needy(name: str, settings: Settings) -> Iterator[Finding]:
     """An engine that waits for the operator's checkpoint is no fault while another can do the work."""
     try:
         choice = choose_engine(name, settings.engines.default, settings.checkpoint_dir, None)
     except HeygemdError as error:
         asked = settings.engines.default == name
-        return Finding("engine", "fail" if asked else "warn", error.message, error.remedy)
-    return Finding("engine", "ok", f"{name}: {choice.reason}")
+        yield Finding("engine", "fail" if asked else "warn", error.message, error.remedy)
+        return
+    yield Finding("engine", "ok", f"{name}: {choice.reason}")
+    yield from _precisions(choice.engine, settings)
+
+
+def _precisions(engine: LipSyncEngine, settings: Settings) -> Iterator[Finding]:
+    """What its network computes in here, and where a wish for another precision cannot be met."""
+    wanted = settings.engines.precision
+    try:
+        offered = {device.kind for device in devices(settings.scheduler)}
+    except HeygemdError:  # told already
+        return
+    for kind in device_kinds_of(engine, tuple(sorted(offered)), settings.engines.cpu_only):
+        used = precisions_of(engine, kind, Options(), wanted)[0]
+        told = f"{engine.name} computes in {used} on {kind}"
+        if wanted in ("auto", used):
+            yield Finding("engine", "ok", told)
+        else:
+            remedy = "Set engines.precision to auto, or to one that the network and the device have."
+            yield Finding("engine", "warn", f"{told}, though engines.precision is {wanted}", remedy)

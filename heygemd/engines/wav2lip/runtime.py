@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heygemd.core.errors import OutOfMemoryError
+from heygemd.core.heartbeat import beat
 from heygemd.engines.base import Computed
 from heygemd.engines.wav2lip import int8, onednn
 from heygemd.engines.wav2lip.loading import load_generator
@@ -144,9 +145,12 @@ class Runtime:
         with int8.watched(self._net) as seen:
             for seed in range(_SAMPLE_BATCHES):
                 self._forward(*self._samples(seed))
+                beat()  # on a slow CPU a large network takes a minute for all of this
         others = self._samples(_SAMPLE_BATCHES)
         wide = self._forward(*others)
+        beat()
         self._narrow = int8.Int8Decoder(self._net, weights, seen, self._first_row)
+        beat()
         self._count = _Count()
         narrow = self._forward(*others)
         worst_db = float(-10 * torch.log10((narrow - wide).square().mean((1, 2, 3)).max().clamp_min(1e-12)))

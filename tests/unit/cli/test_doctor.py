@@ -263,6 +263,25 @@ def test_a_damaged_checkpoint_is_named(layout: Layout) -> None:
     assert "wav2lip.pth" in told[0].message
 
 
+def test_what_the_network_computes_in_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    from heygemd.engines.wav2lip.seeded import save_seeded
+    from heygemd.engines.wav2lip.variants import COMPRESSED96
+
+    def told(precision: str) -> tuple[str, str, str]:
+        settings = settings_of(layout, engines=EngineSettings.model_validate({"precision": precision}))
+        (found,) = [f for f in machine.check_machine(settings) if "computes in" in f.message]
+        return found.level, found.message, found.remedy
+
+    monkeypatch.setattr("heygemd.engines.wav2lip.memory._cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    (layout.state / "checkpoints").mkdir()
+    save_seeded(COMPRESSED96, layout.state / "checkpoints" / "small.pth")
+    assert told("auto") == ("ok", "wav2lip computes in float32 on cpu", "")
+    assert told("bfloat16") == ("ok", "wav2lip computes in bfloat16 on cpu", "")
+    level, message, remedy = told("int8")
+    assert level == "warn" and message == "wav2lip computes in float32 on cpu, though engines.precision is int8"
+    assert "engines.precision" in remedy
+
+
 LANDMARKS_TOLD = ("landmarks from", "no landmarks", "rewrite's jobs will fail")
 
 
