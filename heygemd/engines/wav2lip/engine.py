@@ -169,6 +169,7 @@ class Wav2LipEngine:
         shown_from = 0 if options.reference else first_row(identify(checkpoint).size)
         key = ("wav2lip", *warm.file_key(checkpoint), device, precision, shown_from)
         network = warm.borrow(key, lambda: Runtime(checkpoint, device, precision, shown_from))
+        network.begin()
         kind = ReferenceRenderer if options.reference else BlendRenderer
         renderer = kind(analysis, motion, video.width, video.height, network, network.variant.size)
         warm.returned_with(renderer, key)

@@ -27,15 +27,15 @@ INT8 = "int8"
 LEAST_INT8_DB = 45.0
 """The least PSNR of a generated crop in int8 that is believed: what a good encode has."""
 _SAMPLE_BATCHES = 2
-_ENOUGH_FRAMES, _MOST_REMADE = 128, 0.1
+_LOOK_FRAMES, _MOST_REMADE = 128, 0.1
 
 
 class Runtime:
     """`__call__` is a pure function of its input. Threads may share it: on a GPU they take turns, so that its memory
     stays that of one batch; on the CPU each computes with the threads that OMP_NUM_THREADS gives it.
 
-    In int8, frames that go beyond its scales are made anew in `wide_precision()`; where too many do, all are from then
-    on: the one thing that it remembers."""
+    In int8, frames that go beyond its scales are made anew in `wide_precision()`; where too many do, all are until the
+    next `begin`: the one thing that it remembers."""
 
     def __init__(self, checkpoint: Path, device: str, precision: str, first_row: int = 0) -> None:
         """`device`: cpu, cuda or cuda:N. `precision`: float32 or bfloat16; on a CPU int8, too, where this CPU and the
@@ -48,8 +48,7 @@ class Runtime:
         self._turn = threading.Lock() if self.device.type == "cuda" else nullcontext()
         net = load_generator(checkpoint)
         self.variant = net.variant
-        precision, self._why = _possible(precision, self.device.type, self.variant)
-        self._count = _Count()
+        precision, self._refused = _possible(precision, self.device.type, self.variant)
         self._wide = wide_precision() if precision == INT8 else precision
         self._dtype = DTYPES[self._wide]
         net.fold()
@@ -67,7 +66,8 @@ class Runtime:
                 self._pack(self._net)
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"the network does not fit {device}", path=str(checkpoint)) from error
-        self._narrow: int8.Int8Decoder | None = None
+        self._int8: int8.Int8Decoder | None = None
+        self.begin()
         if weights is not None:
             self._make_narrow(weights)
 
@@ -82,6 +82,10 @@ class Runtime:
             start = stop
         size = self.variant.size
         return np.concatenate(results) if results else np.empty((0, size - self._first_row, size, 3), np.float32)
+
+    def begin(self) -> None:
+        """Another job: what the one before it showed of its frames says nothing of this one's."""
+        self._narrow, self._why, self._count = self._int8, self._refused, _Count()
 
     def computed(self) -> Computed:
         return Computed(self._wide if self._narrow is None else INT8, self._why, self._count.remade)
@@ -121,7 +125,7 @@ class Runtime:
             made[beyond] = self._net.decode(audio, features, self._first_row)[beyond].float()
         if self._count.too_many(len(beyond), int(beyond.sum())):
             self._narrow = None
-            self._why = "too many of its frames went beyond the scales of int8"
+            self._why = "too many frames went beyond the scales of int8"
         return self._finished(made)
 
     def _encoded(self, mel: Tensor, crops: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -151,16 +155,17 @@ class Runtime:
         beat()
         self._narrow = int8.Int8Decoder(self._net, weights, seen, self._first_row)
         beat()
-        self._count = _Count()
         narrow = self._forward(*others)
         worst_db = float(-10 * torch.log10((narrow - wide).square().mean((1, 2, 3)).max().clamp_min(1e-12)))
         if self._count.remade:
-            self._why = "other samples go beyond what the scales of int8 were taken from"
+            self._refused = "other samples go beyond what the scales of int8 were taken from"
         elif not worst_db >= LEAST_INT8_DB:  # not a number, too
-            self._why = f"in int8 this checkpoint gives {worst_db:.0f} dB; less than {LEAST_INT8_DB:.0f} is not taken"
-        if self._why:
-            self._narrow = None
-        self._count = _Count()
+            self._refused = (
+                f"in int8 this checkpoint gives {worst_db:.0f} dB; less than {LEAST_INT8_DB:.0f} is not taken"
+            )
+        else:
+            self._int8 = self._narrow
+        self.begin()
 
     def _samples(self, seed: int) -> tuple[Tensor, Tensor]:
         mel, crops = sample_inputs(self.variant.size, BEST_BATCH["cpu"], seed)
@@ -168,19 +173,24 @@ class Runtime:
 
 
 class _Count:
-    """Of frames in int8, and of those that had to be made anew. For several threads."""
+    """Of frames in int8 that had to be made anew: `remade` in all. For several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._frames = 0
+        self._frames = self._remade = 0  # since the last look
         self.remade = 0
 
     def too_many(self, frames: int, remade: int) -> bool:
-        """After so many more. A batch with one such frame takes more than twice the time."""
+        """After so many more, at the last look. A batch with one such frame takes more than twice the time."""
         with self._lock:
-            self._frames += frames
             self.remade += remade
-            return self._frames >= _ENOUGH_FRAMES and self.remade > _MOST_REMADE * self._frames
+            self._frames += frames
+            self._remade += remade
+            if self._frames < _LOOK_FRAMES:
+                return False
+            found = self._remade > _MOST_REMADE * self._frames
+            self._frames = self._remade = 0
+            return found
 
 
 def _possible(precision: str, device: str, variant: Variant) -> tuple[str, str]:

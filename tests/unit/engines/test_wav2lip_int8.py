@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from heygemd.core.options import Options
+from heygemd.engines.base import Computed
 from heygemd.engines.wav2lip import int8, memory, runtime
 from heygemd.engines.wav2lip.blend import first_row
 from heygemd.engines.wav2lip.engine import Wav2LipEngine
@@ -163,14 +164,24 @@ def test_where_most_frames_go_beyond_8_bits_are_given_up(checkpoint: Path, wide:
     run = Runtime(checkpoint, "cpu", "int8", ROW)
     mel, crops = sample_inputs(96, 8, seed=53)
     crops *= 40
-    for _ in range(-(-runtime._ENOUGH_FRAMES // 8)):
+    for _ in range(-(-runtime._LOOK_FRAMES // 8)):
         run(mel, crops)
     computed = run.computed()
     assert computed.precision == wide_precision()
     assert "beyond" in computed.why
-    assert computed.remade_frames >= runtime._ENOUGH_FRAMES
+    assert computed.remade_frames >= runtime._LOOK_FRAMES
     mel, crops = sample_inputs(96, 8, seed=54)
     assert np.array_equal(run(mel, crops), wide(mel, crops))
+    run.begin()
+    assert run.computed() == Computed("int8"), "the next job may be another person's"
+    assert not np.array_equal(run(mel, crops), wide(mel, crops))
+
+
+def test_hours_of_good_frames_do_not_hide_a_bad_clip() -> None:
+    count = runtime._Count()
+    assert not any(count.too_many(8, 0) for _ in range(10_000))
+    assert not any(count.too_many(8, remade) for remade in [1] + [0] * 100), "one now and then does not matter"
+    assert any(count.too_many(8, 8) for _ in range(2 * runtime._LOOK_FRAMES // 8))
 
 
 @needs_int8
