@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from heygemd.core.clip import AudioInfo
 from heygemd.core.errors import LimitError, NoAudioError, UnreadableMediaError
 from heygemd.core.heartbeat import beat
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
+from heygemd.media.inputs import MediaLimits, input_options, input_url
 from heygemd.media.probe import probe_streams, sensible
 
 SPEECH_RATE = 16000

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from heygemd.core.clip import VideoInfo
 from heygemd.core.coding import Card
 from heygemd.core.errors import FfmpegError, HeygemdError, LimitError, UnreadableMediaError
-from heygemd.media.ffmpeg import MediaLimits
 from heygemd.media.frames import Frame, FrameTable, working_layout
+from heygemd.media.inputs import MediaLimits
 from heygemd.media.pixels import before_filters, raw_format, working_filters
 from heygemd.media.rawstream import FrameLine, RawStream, raw_command
 

@@ -21,8 +21,9 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.coding import Card
 from heygemd.core.errors import FfmpegError, HeygemdError, UnreadableMediaError
 from heygemd.media.encode import SegmentEncoder
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
 from heygemd.media.frames import Frame, working_layout
+from heygemd.media.inputs import MediaLimits, input_options, input_url
 
 _FRAMES = 8
 _TIMEOUT_SECONDS = 60.0

@@ -15,7 +15,8 @@ from heygemd.core.errors import FfmpegError, VerifyError
 from heygemd.media.audio import audio_track
 from heygemd.media.concat import CONCAT_OPTIONS, write_listing
 from heygemd.media.encode import REORDER_FRAMES, track_timescale
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_url
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
+from heygemd.media.inputs import MediaLimits, input_url
 from heygemd.media.probe import probe_streams
 
 _MOST_CHANNELS = 6

@@ -18,16 +18,9 @@ import numpy as np
 
 from heygemd.core.clip import ColourTags, VideoInfo
 from heygemd.core.errors import LimitError, NoVideoError, UnreadableMediaError
-from heygemd.media.ffmpeg import (
-    GLOBAL_ARGUMENTS,
-    Child,
-    MediaLimits,
-    as_arguments,
-    image_demuxer,
-    input_options,
-    input_url,
-)
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child
 from heygemd.media.frames import FrameTable
+from heygemd.media.inputs import MediaLimits, as_arguments, image_demuxer, input_options, input_url
 from heygemd.media.pixels import at_depth, is_rgb, working_colour, working_format
 from heygemd.media.rate import Rate, choose_rate
 

@@ -20,7 +20,8 @@ from heygemd.core.clip import VideoInfo
 from heygemd.core.coding import Card
 from heygemd.core.errors import FfmpegError, UnreadableMediaError
 from heygemd.core.heartbeat import beat
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url, passthrough_options
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, passthrough_options
+from heygemd.media.inputs import MediaLimits, input_options, input_url
 
 # showinfo prints a frame's line in pieces, and decoder threads may complain between them
 _STAMP = re.compile(r"\] n: *\d+ pts: *(?P<pts>\S+) .*?iskey:(?P<key>[01]) type:")

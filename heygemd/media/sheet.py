@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from heygemd.core.clip import VideoInfo
 from heygemd.core.errors import FfmpegError, UnreadableMediaError
 from heygemd.media.concat import CONCAT_OPTIONS, write_listing
-from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, MediaLimits, input_options, input_url, passthrough_options
+from heygemd.media.ffmpeg import GLOBAL_ARGUMENTS, Child, passthrough_options
+from heygemd.media.inputs import MediaLimits, input_options, input_url
 
 _ONE_PASS_FRAMES = 3000  # the sheet of a longer video jumps from key frame to key frame
 

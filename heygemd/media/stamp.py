@@ -15,7 +15,7 @@ from pathlib import Path
 
 from heygemd.core.errors import ProvenanceError, VerifyError
 from heygemd.core.provenance import AIGC_KEY, SOURCE_TYPE, Provenance
-from heygemd.media.ffmpeg import MediaLimits
+from heygemd.media.inputs import MediaLimits
 from heygemd.media.probe import probe_streams
 
 XMP_UUID = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")

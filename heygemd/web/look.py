@@ -16,7 +16,7 @@ from typing import Any
 from heygemd.core.errors import BadInputError, HeygemdError, LimitError, UnreadableMediaError
 from heygemd.core.settings import LimitSettings
 from heygemd.files import write_atomic, write_json
-from heygemd.media.ffmpeg import MediaLimits
+from heygemd.media.inputs import MediaLimits
 from heygemd.web.uploads import LOOK, POSTER
 
 _CPU_SECONDS = 120

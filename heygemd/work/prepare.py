@@ -37,7 +37,7 @@ from heygemd.failpoints import failpoint
 from heygemd.files import fsync_file
 from heygemd.media.audio import hear, kept_samples, load_speech
 from heygemd.media.decode import analysis_frames
-from heygemd.media.ffmpeg import MediaLimits
+from heygemd.media.inputs import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 from heygemd.media.speech import EspeakSource
 from heygemd.work.afford import require_device, require_preparing_room

@@ -5,7 +5,7 @@ import pytest
 
 from heygemd.core.errors import LimitError, NoAudioError, UnreadableMediaError
 from heygemd.media.audio import load_speech, mix_weights, probe_audio
-from heygemd.media.ffmpeg import MediaLimits
+from heygemd.media.inputs import MediaLimits
 
 from .conftest import ffmpeg
 

@@ -6,7 +6,8 @@ import pytest
 
 from heygemd.core import heartbeat
 from heygemd.core.errors import DiskFullError, FfmpegError, UnreadableMediaError
-from heygemd.media.ffmpeg import Child, image_demuxer, input_options, input_url
+from heygemd.media.ffmpeg import Child
+from heygemd.media.inputs import image_demuxer, input_options, input_url
 
 
 def python(code: str) -> list[str]:

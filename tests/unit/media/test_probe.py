@@ -6,7 +6,7 @@ import pytest
 
 from heygemd.core.errors import LimitError, NoVideoError, UnreadableMediaError
 from heygemd.media.decode import analysis_frames
-from heygemd.media.ffmpeg import MediaLimits
+from heygemd.media.inputs import MediaLimits
 from heygemd.media.probe import counted, probe_video, scaled
 
 from .conftest import ffmpeg
