@@ -369,7 +369,7 @@ def facts_of(video: Path, audio: Path) -> tuple[int, int, float, int]:
 
 def best_precision(checkpoint: Path, device: str) -> str:
     from heygemd.engines.wav2lip.engine import identify
-    from heygemd.engines.wav2lip.memory import precisions
+    from heygemd.engines.wav2lip.precision import precisions
 
     return precisions(device.partition(":")[0], identify(checkpoint), reference=False)[0]
 

@@ -12,7 +12,7 @@ from heygemd.core.options import Options
 from heygemd.core.plan import Segment
 from heygemd.core.settings import LimitSettings, MediaSettings
 from heygemd.engines.base import engine_names
-from heygemd.engines.wav2lip.memory import cpu_has_int8
+from heygemd.engines.wav2lip.precision import cpu_has_int8
 from heygemd.engines.wav2lip.seeded import save_seeded
 from heygemd.engines.wav2lip.variants import variant_named
 from heygemd.work.item import ItemFolder, Prepared
@@ -102,7 +102,7 @@ def test_a_split_render_equals_the_whole(name: str, tmp_path: Path, clip: Path, 
         assert split == whole, f"cut at {cuts}, batch {batch}: {[i for i, f in enumerate(whole) if split[i] != f]}"
 
 
-@pytest.mark.skipif(not cpu_has_int8(), reason="this CPU has no VNNI")
+@pytest.mark.skipif(not cpu_has_int8(), reason="NOT RUN: this CPU has no VNNI")
 def test_a_render_in_8_bits_is_the_same_in_pieces(tmp_path: Path, clip: Path, voice: Path) -> None:
     weights = save_seeded(variant_named("classic96"), tmp_path / "classic96.pth")
     item = tmp_path / "item"

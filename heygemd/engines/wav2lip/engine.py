@@ -24,7 +24,8 @@ from heygemd.engines.base import (
     Renderer,
     Speech,
 )
-from heygemd.engines.wav2lip.memory import BEST_BATCH, precisions, predict_bytes, predict_prepare_bytes
+from heygemd.engines.wav2lip.memory import BEST_BATCH, predict_bytes, predict_prepare_bytes
+from heygemd.engines.wav2lip.precision import precisions
 from heygemd.engines.wav2lip.variants import HD256, Variant, recognise
 from heygemd.weights.container import read_shapes, strip_prefix
 

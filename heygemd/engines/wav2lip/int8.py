@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heygemd.engines.wav2lip.memory import FIRST_INT8_BLOCK
-from heygemd.engines.wav2lip.network import ConvBlock, Generator
+from heygemd.engines.wav2lip.network import Generator
+from heygemd.engines.wav2lip.precision import FIRST_INT8_BLOCK
 from heygemd.engines.wav2lip.rows import decoder_starts, row_strides
-from heygemd.engines.wav2lip.variants import Layer, Variant
+from heygemd.engines.wav2lip.variants import Layer
 
 MARGIN = 2.0
 """The scales leave room for so many times the largest value among the samples."""
@@ -61,14 +61,12 @@ class Weights:
 
 def weights_of(net: Generator) -> dict[str, Weights]:
     """Of every layer that `Int8Decoder` replaces; `net` is folded and still in float32."""
-    found = {}
-    for path in _paths(net.variant):
-        block = net.get_submodule(path)
-        assert isinstance(block, ConvBlock)  # noqa: S101 - as Generator makes it
-        conv = block.conv_block[0]
-        assert isinstance(conv.weight, Tensor) and isinstance(conv.bias, Tensor)  # noqa: S101
-        found[path] = Weights(conv.weight.detach().clone(), conv.bias.detach().clone())
-    return found
+    state = net.state_dict()
+    layers = [layer for block in net.variant.decoder_blocks[FIRST_INT8_BLOCK:] for layer in block]
+    return {
+        layer.path: Weights(*(state[f"{layer.path}.conv_block.0.{part}"].clone() for part in ("weight", "bias")))
+        for layer in (*layers, net.variant.output_layer)
+    }
 
 
 @dataclass(frozen=True)
@@ -270,8 +268,3 @@ def _over(channels: Tensor, step: float) -> Tensor:
 
 def _quantised(x: Tensor, factors: Tensor) -> Tensor:
     return x.float().mul_(factors).add_(0.5).clamp_max_(255).to(torch.uint8, memory_format=torch.channels_last)
-
-
-def _paths(variant: Variant) -> list[str]:
-    blocks = variant.decoder_blocks[FIRST_INT8_BLOCK:]
-    return [*(layer.path for block in blocks for layer in block), variant.output_layer.path]

@@ -1,12 +1,12 @@
-"""How many bytes a render takes, in which batches and precision, from the table of the network. No torch in here."""
+"""How many bytes a render takes, and in which batches, from the table of the network. No torch in here."""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from heygemd.core.memory import GROUPS_AT_ONCE
 from heygemd.engines.base import MemoryQuery, PrepareQuery
+from heygemd.engines.wav2lip.precision import INT8, wide_precision
 from heygemd.engines.wav2lip.variants import HD256, VARIANTS, Variant, variant_named
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
@@ -16,56 +16,6 @@ SMALLEST_BATCH = {"cpu": 8, "cuda": 1}
 equal the whole."""
 
 MIB = 1 << 20
-
-
-FIRST_INT8_BLOCK = 2
-"""Of the decoder; the blocks before it have few pixels and stay as they are."""
-_LEAST_INT8_PARAMETERS = 10_000_000
-"""In smaller networks the passes between the layers take what the layers save (compressed 96: 0.83 of the speed)."""
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16 itself (AVX512-BF16 or AMX); elsewhere it is emulated, and slow."""
-    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
-
-
-def cpu_has_int8() -> bool:
-    """Whether the CPU adds products of 8 bits up in 32 (VNNI or AMX); elsewhere such sums may overflow."""
-    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"})
-
-
-def takes_int8(variant: Variant) -> bool:
-    """Whether the network's decoder can be computed in 8 bits, and gains by it."""
-    layers = [layer for block in variant.decoder_blocks[FIRST_INT8_BLOCK:] for layer in block]
-    published = all(
-        layer.kernel == 3 and layer.padding == 1 and layer.stride == ((2, 2) if layer.transposed else (1, 1))
-        for layer in layers
-    )
-    return published and not variant.prelu and variant.parameters >= _LEAST_INT8_PARAMETERS
-
-
-def precisions(kind: str, variant: Variant, *, reference: bool) -> tuple[str, ...]:
-    """Best first: the fastest whose error is far below an encoder's. `kind`: cpu or cuda. In reference mode, where
-    people compare numbers, nothing below bfloat16."""
-    if kind == "cuda":
-        return ("bfloat16", "float32")
-    wide = ("bfloat16", "float32") if cpu_has_bfloat16() else ("float32", "bfloat16")
-    narrow = cpu_has_int8() and takes_int8(variant) and not reference
-    return ("int8", *wide) if narrow else wide
-
-
-def wide_precision() -> str:
-    """What `int8` computes the rest of the network in."""
-    return "bfloat16" if cpu_has_bfloat16() else "float32"
 
 
 def compute_batch(device: str, frames: int) -> int:
@@ -116,7 +66,7 @@ def predict_bytes(query: MemoryQuery) -> int:
     """Peak bytes beyond a bare worker. An unknown variant counts as the largest that is common, the 256."""
     names = {variant.name for variant in VARIANTS}
     variant = variant_named(query.variant) if query.variant in names else HD256
-    wide = wide_precision() if query.precision == "int8" else query.precision
+    wide = wide_precision() if query.precision == INT8 else query.precision
     width_bytes = 2 if wide == "bfloat16" else 4
     batch = compute_batch(query.device, query.batch)
     activations = activations_of(variant.name) * batch * width_bytes
@@ -129,7 +79,7 @@ def predict_bytes(query: MemoryQuery) -> int:
     # A region is at most about a third of the frame, and takes float32 picture, patch and mask: 28 bytes a pixel.
     regions = GROUPS_AT_ONCE * query.batch * (query.region_pixels or query.width * query.height // 3) * 28
     # int8 keeps its own weights beside, of one byte: measured, 0 to 5 % more in all.
-    return 330 * MIB + (13 if query.precision == "int8" else 12) * weights + 2 * GROUPS_AT_ONCE * activations + regions
+    return 330 * MIB + (13 if query.precision == INT8 else 12) * weights + 2 * GROUPS_AT_ONCE * activations + regions
 
 
 def predict_prepare_bytes(query: PrepareQuery) -> int:

@@ -17,13 +17,13 @@ from heygemd.core.heartbeat import beat
 from heygemd.engines.base import Computed
 from heygemd.engines.wav2lip import int8, onednn
 from heygemd.engines.wav2lip.loading import load_generator
-from heygemd.engines.wav2lip.memory import BEST_BATCH, compute_batch, cpu_has_int8, takes_int8, wide_precision
+from heygemd.engines.wav2lip.memory import BEST_BATCH, compute_batch
 from heygemd.engines.wav2lip.network import Generator
+from heygemd.engines.wav2lip.precision import INT8, cpu_has_int8, takes_int8, wide_precision
 from heygemd.engines.wav2lip.samples import sample_inputs
 from heygemd.engines.wav2lip.variants import MEL_BANDS, MEL_COLUMNS, Variant
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-INT8 = "int8"
 LEAST_INT8_DB = 45.0
 """The least PSNR of a generated crop in int8 that is believed: what a good encode has."""
 _SAMPLE_BATCHES = 2

@@ -272,7 +272,7 @@ def test_what_the_network_computes_in_is_told(layout: Layout, monkeypatch: pytes
         (found,) = [f for f in machine.check_machine(settings) if "computes in" in f.message]
         return found.level, found.message, found.remedy
 
-    monkeypatch.setattr("heygemd.engines.wav2lip.memory._cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    monkeypatch.setattr("heygemd.engines.wav2lip.precision._cpu_flags", lambda: frozenset({"avx512_vnni"}))
     (layout.state / "checkpoints").mkdir()
     save_seeded(COMPRESSED96, layout.state / "checkpoints" / "small.pth")
     assert told("auto") == ("ok", "wav2lip computes in float32 on cpu", "")

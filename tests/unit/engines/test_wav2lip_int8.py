@@ -13,18 +13,18 @@ import torch
 
 from heygemd.core.options import Options
 from heygemd.engines.base import Computed
-from heygemd.engines.wav2lip import int8, memory, runtime
+from heygemd.engines.wav2lip import int8, precision, runtime
 from heygemd.engines.wav2lip.blend import first_row
 from heygemd.engines.wav2lip.engine import Wav2LipEngine
-from heygemd.engines.wav2lip.memory import cpu_has_int8, precisions, takes_int8, wide_precision
 from heygemd.engines.wav2lip.network import Generator
+from heygemd.engines.wav2lip.precision import cpu_has_int8, precisions, takes_int8, wide_precision
 from heygemd.engines.wav2lip.runtime import Runtime
 from heygemd.engines.wav2lip.samples import sample_inputs
 from heygemd.engines.wav2lip.seeded import save_seeded, seeded_state
 from heygemd.engines.wav2lip.variants import CLASSIC96, COMPRESSED96, HD256, HD288, Layer, Variant
 from heygemd.work.choose import precisions_of
 
-needs_int8 = pytest.mark.skipif(not cpu_has_int8(), reason="this CPU has no VNNI")
+needs_int8 = pytest.mark.skipif(not cpu_has_int8(), reason="NOT RUN: this CPU has no VNNI")
 ROW = first_row(96)
 
 
@@ -212,7 +212,7 @@ def test_weights_that_overflow_are_not_believed(tmp_path: Path) -> None:
 
 
 def with_flags(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    monkeypatch.setattr(memory, "_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))
 
 
 @pytest.mark.parametrize(
