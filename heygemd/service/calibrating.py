@@ -10,7 +10,7 @@ from heygemd.core.capacity import Device
 from heygemd.core.errors import CancelledError, HeygemdError
 from heygemd.core.fit import SOURCE_FRAMES, Fit, Point, Shape, batches_for
 from heygemd.core.job import Job
-from heygemd.core.memory import HOST_KIND, Calibration, Load, Picture, host_bytes, pipeline_bytes
+from heygemd.core.memory import HOST_KIND, Calibration, Load, Picture, host_bytes, mib, pipeline_bytes
 from heygemd.core.placement import Request
 from heygemd.core.plan import BATCHES, Choice
 from heygemd.core.settings import MediaSettings, SchedulerSettings
@@ -205,7 +205,7 @@ class Calibrating:
 def in_words(made: Pass, fit: Fit) -> str:
     """wav2lip float32 takes 512 MiB and 21.4 MiB for each frame of the batch (batches 1, 16, 64 of 1920x1080, …)."""
     batches = ", ".join(str(point.batch) for point in fit.points)
-    fixed, each = -(-fit.fixed_bytes // 2**20), fit.per_item_bytes / 2**20
+    fixed, each = mib(fit.fixed_bytes), fit.per_item_bytes / 2**20
     return (
         f"{made.shape.engine} {made.load.precision} takes {fixed} MiB and {each:.1f} MiB for each frame of the batch "
         f"(batches {batches} at {fit.shape}; at most {100 * fit.largest_error:.1f} % off the line)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heygemd.core.capacity import Device
+from heygemd.core.memory import mib
 from heygemd.core.placement import Placement, Request, Scheduler
 from heygemd.gpu.watch import STALE_SECONDS, Watch
 from heygemd.work.executor import Executor
@@ -131,7 +132,7 @@ class Fleet:
             if not capacity.used_slots(name):
                 self._executor.evict(name)  # what only idle workers hold may count as somebody else's
         least = min((steps[-1] for steps in request.needs.values()), default=0)
-        reason = f"no device offers the {-(-least // 2**20)} MiB that it needs at its smallest now"
+        reason = f"no device offers the {mib(least)} MiB that it needs at its smallest now"
         if request.job_id not in self._told_waiting:
             self._told_waiting.add(request.job_id)
             self._log("job.waiting", **context, reason=reason)

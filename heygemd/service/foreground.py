@@ -14,7 +14,7 @@ from heygemd.config import Settings
 from heygemd.core.coding import SOFTWARE, Card
 from heygemd.core.errors import CannotFitError, HeygemdError, TryLaterError, UsageError
 from heygemd.core.job import InputFile, Item, Job
-from heygemd.core.memory import Calibration
+from heygemd.core.memory import Calibration, mib
 from heygemd.core.options import Options
 from heygemd.core.placement import Device
 from heygemd.core.plan import Plan
@@ -227,7 +227,7 @@ def plan_one(
             "device_kind": plan.device_kind,
             "device_reason": _why_cpu(plan, prepared, targets),
             **plan.coding.to_dict(),
-            "predicted_mib": -(-plan.predicted_bytes // 2**20),
+            "predicted_mib": mib(plan.predicted_bytes),
             "memory": _memory_of(plan, prepared, targets, known),
             "calibration": _calibration_of(plan, prepared, known),
             **_time_of(plan, prepared, targets, host, store),
@@ -261,11 +261,11 @@ def _memory_of(plan: Plan, prepared: Prepared, targets: Sequence[Device], known:
                 "device_kind": choice.kind,
                 "precision": choice.precision,
                 "batch": choice.batch,
-                "formula_mib": -(-formula // 2**20),
-                "calibrated_mib": -(-known.base_bytes(load, formula) // 2**20) if known.fits_of(load) else None,
-                "predicted_mib": -(-choice.predicted_bytes // 2**20),
-                "reserved_mib": -(-choice.reserved_bytes // 2**20),
-                "host_mib": -(-choice.host_bytes // 2**20),
+                "formula_mib": mib(formula),
+                "calibrated_mib": mib(known.base_bytes(load, formula)) if known.fits_of(load) else None,
+                "predicted_mib": mib(choice.predicted_bytes),
+                "reserved_mib": mib(choice.reserved_bytes),
+                "host_mib": mib(choice.host_bytes),
                 "source": source,
                 "measurements": correction.count,
             }

@@ -9,6 +9,7 @@ from typing import Any
 
 from heygemd.core.capacity import Device
 from heygemd.core.errors import CannotFitError, HeygemdError, NodeLostError, WorkerDiedError
+from heygemd.core.memory import mib
 from heygemd.core.placement import Placement, Request
 from heygemd.core.plan import Choice
 from heygemd.core.task import Message
@@ -307,24 +308,16 @@ class TaskRunner:
     def _rendered(self, running: Running, values: dict[str, Any], context: dict[str, Any]) -> None:
         item, choice = running.item, running.choice
         assert choice is not None  # noqa: S101 - a render
+        where = {**context, "segment": running.number, "device": running.device.name}
         precision, why = values.get("precision") or choice.precision, values.get("precision_why")
         if why and not any(stats.get("precision_why") for stats in item.segment_stats.values()):
-            self._log(
-                "precision.changed",
-                **context,
-                precision=precision,
-                reason=why,
-                segment=running.number,
-                device=running.device.name,
-            )
+            self._log("precision.changed", **where, precision=precision, reason=why)
         item.done_segments.add(running.number)
         item.segment_stats[running.number] = values
         measured = values["peak_bytes"] if choice.kind == "cpu" else values.get("device_peak_bytes")
         self._log(
             "segment.finished",
-            **context,
-            segment=running.number,
-            device=running.device.name,
+            **where,
             frames=values["num_frames"],
             duration_seconds=values["seconds_total"],
             step_seconds=values["seconds"],
@@ -341,9 +334,9 @@ class TaskRunner:
 
 def _host_too_small(needed_bytes: int, host: Device) -> CannotFitError:
     """Its budget moves below this one, never above: waiting would be for ever."""
-    needed, offered = (-(-count // 2**20) for count in (needed_bytes, host.budget_bytes))
     return CannotFitError(
-        f"preparing takes {needed} MiB of RAM; this machine's jobs may have {offered} MiB at most",
+        f"preparing takes {mib(needed_bytes)} MiB of RAM; this machine's jobs may have {mib(host.budget_bytes)} MiB "
+        "at most",
         remedy="Raise scheduler.cpu_memory_mib, or the memory limit of the machine or container (MemoryMax).",
         case="memory",
         needed_bytes=needed_bytes,
