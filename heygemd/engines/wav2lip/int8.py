@@ -267,4 +267,5 @@ def _over(channels: Tensor, step: float) -> Tensor:
 
 
 def _quantised(x: Tensor, factors: Tensor) -> Tensor:
-    return x.float().mul_(factors).add_(0.5).clamp_max_(255).to(torch.uint8, memory_format=torch.channels_last)
+    scaled = x * factors  # anew, in float32: `x` is still needed where a frame has to be made without this
+    return scaled.add_(0.5).clamp_max_(255).to(torch.uint8, memory_format=torch.channels_last)

@@ -248,6 +248,17 @@ def test_another_machine_than_the_one_that_planned(checkpoint: Path, monkeypatch
 
 
 @needs_int8
+def test_a_cpu_without_bfloat16_computes_the_rest_in_float32(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_flags(monkeypatch, "avx512_vnni")
+    run, exact = (Runtime(checkpoint, "cpu", name, ROW) for name in ("int8", "float32"))
+    assert run.computed() == Computed("int8")
+    mel, crops = sample_inputs(96, 8, seed=56)
+    assert 50 < psnr(run(mel, crops), exact(mel, crops)) < 90
+    crops[2] *= 40
+    assert np.array_equal(run(mel, crops)[2], exact(mel, crops)[2]), "made anew in float32"
+
+
+@needs_int8
 def test_another_torch_than_the_one_that_is_known(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert int8.is_available()
     monkeypatch.setattr(int8, "_ARGUMENTS", (*int8._ARGUMENTS, "something_new"))
